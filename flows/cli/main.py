@@ -1,0 +1,62 @@
+"""Entry point of ``knowrl``: the commands, and how an error ends them."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from flows.cli import doctor, evaluate, run, seeds, status
+from flows.cli.console import print_error
+from knowrl_core.errors import KnowrlError
+from knowrl_core.version import code_version
+
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="knowrl",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 a stage failed, 2 wrong input (nothing was created), 3 the run is held by another "
+    "process, 4 a damaged artifact, 130 interrupted.",
+)
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"knowrl {code_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[  # noqa: ARG001 - handled by its callback
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Teach language models to know what they can and cannot do."""
+
+
+app.command("run")(run.run)
+app.command("resume")(run.resume)
+app.command("status")(status.status)
+app.command("evaluate")(evaluate.evaluate)
+app.command("doctor")(doctor.doctor)
+app.add_typer(seeds.app, name="seeds")
+
+
+def main() -> None:
+    """Run a command; errors of ours become a short message and an exit code."""
+    try:
+        app()
+    except KnowrlError as error:
+        print_error(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from knowrl_core.config import DEFAULT_PROFILE, Config, build_config, load_config
+from knowrl_core.storage.layout import RunPaths
+from knowrl_core.storage.run_file import RunFile
+
+ConfigOption = Annotated[
+    str, typer.Option("--config", "-c", help="A profile (smoke, cpu, llama31-8b, qwen25-7b) or a YAML file.")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a config field, such as rl.kl_coef=1e-3.")
+]
+RunArgument = Annotated[str, typer.Argument(help="Name of the run, or path of its folder.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+def locate(run: str, overrides: list[str] | None) -> RunPaths:
+    """The run that a name (in ``run.root``) or a path means."""
+    path = Path(run).expanduser()
+    if "/" in run and (path / "run.json").is_file():
+        path = path.absolute()
+        return RunPaths(path.parent, path.name)
+    places = [item for item in overrides or [] if item.startswith("run.root=")]
+    config = load_config(DEFAULT_PROFILE, [f"run.name={run}", *places])
+    return RunPaths(Path(config.run.root).expanduser().absolute(), config.run.name)
+
+
+def stored_config(paths: RunPaths, overrides: list[str] | None) -> Config:
+    """The config that a run was last started with, overrides on top, at the place where it was found."""
+    data = RunFile.read(paths).config
+    data["run"]["root"] = str(paths.root)
+    others = [item for item in overrides or [] if not item.startswith("run.root=")]
+    return build_config(data, others, source=str(paths.run_file))

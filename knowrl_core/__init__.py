@@ -1,0 +1,1 @@
+"""KnowRL's core: everything that knows neither Prefect nor MLflow."""

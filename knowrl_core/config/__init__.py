@@ -1,0 +1,48 @@
+"""Config: pydantic sections, YAML profiles, overrides, and errors that say what is allowed."""
+
+from knowrl_core.config.learning import (
+    ConsensusConfig,
+    EvaluationConfig,
+    FilterConfig,
+    IntrospectionConfig,
+    RLConfig,
+    SamplingConfig,
+    VerdictConfig,
+)
+from knowrl_core.config.load import DEFAULT_PROFILE, build_config, deep_merge, find_profile, load_config, profiles
+from knowrl_core.config.model import Config
+from knowrl_core.config.system import (
+    EngineConfig,
+    FilesConfig,
+    ModelConfig,
+    OrchestrationConfig,
+    PromptsConfig,
+    RetentionConfig,
+    RunConfig,
+    TrackingConfig,
+)
+
+__all__ = [
+    "DEFAULT_PROFILE",
+    "Config",
+    "ConsensusConfig",
+    "EngineConfig",
+    "EvaluationConfig",
+    "FilesConfig",
+    "FilterConfig",
+    "IntrospectionConfig",
+    "ModelConfig",
+    "OrchestrationConfig",
+    "PromptsConfig",
+    "RLConfig",
+    "RetentionConfig",
+    "RunConfig",
+    "SamplingConfig",
+    "TrackingConfig",
+    "VerdictConfig",
+    "build_config",
+    "deep_merge",
+    "find_profile",
+    "load_config",
+    "profiles",
+]

@@ -1,0 +1,193 @@
+"""Config of what is learned: introspection, self-assessment, consensus, update, evaluation."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from knowrl_core.config.base import NonNegativeInt, PositiveInt, Section, Share
+
+
+class SamplingConfig(Section):
+    """How tokens are sampled."""
+
+    temperature: Annotated[float, Field(gt=0.0, le=5.0)] = 1.0
+    """Softmax temperature (no unit)."""
+
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Nucleus: smallest set of tokens whose probability reaches this share; 1 keeps all."""
+
+    max_new_tokens: Annotated[int, Field(ge=1, le=131_072)] = 64
+    """Longest response, in tokens."""
+
+
+class FilterConfig(Section):
+    """Which candidates are dropped before they are judged; each drop keeps its reason."""
+
+    min_words: PositiveInt = 3
+    """Shortest task, in words."""
+
+    max_words: Annotated[int, Field(ge=1, le=2_000)] = 120
+    """Longest task, in words."""
+
+    keywords: tuple[str, ...] = ()
+    """Whole words or phrases (case ignored) that drop a task. Empty by default: words such as "image" or "graph" also
+    mark natural infeasible tasks, which are wanted here."""
+
+    max_similarity: Annotated[float, Field(gt=0.0, le=1.0)] = 0.7
+    """A candidate with ROUGE-L F1 at or above this to a seed, to a pool task or to an earlier candidate is dropped as
+    a near-duplicate; 1 drops exact duplicates only."""
+
+    max_repetition: Share = 0.5
+    """A candidate in which more than this share of the word trigrams are repeats is dropped as degenerate."""
+
+
+class IntrospectionConfig(Section):
+    """Stage ``generate``: the model writes tasks that it believes feasible and infeasible."""
+
+    calls_per_label: Annotated[int, Field(ge=1, le=100_000)] = 6
+    """Generation calls for each of the two labels."""
+
+    tasks_per_call: Annotated[int, Field(ge=1, le=100)] = 5
+    """Numbered tasks asked for, and at most accepted, in one call."""
+
+    shots: Annotated[int, Field(ge=1, le=64)] = 8
+    """Few-shot examples in each prompt."""
+
+    pool_shots: NonNegativeInt = 2
+    """How many of the shots come from the pool, as soon as it has that many of the label; the rest are seeds."""
+
+    sampling: SamplingConfig = SamplingConfig(temperature=0.9, top_p=0.95, max_new_tokens=160)
+    """How introspection samples."""
+
+    filters: FilterConfig = FilterConfig()
+    """Which candidates are dropped."""
+
+    max_candidates: Annotated[int, Field(ge=1, le=1_000_000)] = 60
+    """Most candidates that go on to self-assessment, the same number a label as far as they reach; the others are
+    dropped as ``surplus``."""
+
+    @model_validator(mode="after")
+    def _shots_agree(self) -> Self:
+        if self.pool_shots >= self.shots:
+            raise ValueError(
+                f"pool_shots is {self.pool_shots}, expected less than shots ({self.shots}): at least one seed stays "
+                "in every prompt, so that the pool cannot drift away from verified tasks"
+            )
+        return self
+
+
+class VerdictConfig(Section):
+    """Stage ``classify``: the model judges each candidate k times, blind to its intended label."""
+
+    k: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Verdicts per task."""
+
+    mode: Literal["constrained", "free"] = "constrained"
+    """``constrained``: choose between the label strings by their renormalised probability. ``free``: short reasoning,
+    then a verdict that is parsed strictly."""
+
+    sampling: SamplingConfig = SamplingConfig(temperature=1.0, max_new_tokens=96)
+    """How verdicts are sampled. In constrained mode only the temperature matters."""
+
+    views: Annotated[tuple[str, ...], Field(min_length=1)] = ("feasible_first",)
+    """Wordings and label orders in which a verdict is asked (see ``knowrl_core/prompts/views.py``). Verdict j of a
+    task uses view j modulo their number, so votes are gathered over all of them."""
+
+
+class ConsensusConfig(Section):
+    """Stage ``consensus``: which tasks are trained on, and which enter the pool."""
+
+    train_min_share: Share = 0.5
+    """Training gate: least share of the k verdicts that the majority holds. Ties never pass."""
+
+    train_max_share: Share = 1.0
+    """Training gate: largest share. Below 1 it leaves out tasks on which every verdict agrees (no signal in
+    group-relative algorithms)."""
+
+    balance_train: bool = False
+    """Trim the larger consensus class so that both labels are trained on equally often."""
+
+    pool_min_share: Share = 0.75
+    """Pool gate: least share of the k verdicts that the majority holds."""
+
+    pool_requires_agreement: bool = True
+    """Pool gate: the consensus must equal the label that the task was generated under."""
+
+    pool_max_size: NonNegativeInt = 1000
+    """Most tasks in the pool, half of them a label; when it is full the oldest leave first. Seeds are not counted and
+    never leave."""
+
+    @model_validator(mode="after")
+    def _gate_is_open(self) -> Self:
+        if self.train_min_share > self.train_max_share:
+            raise ValueError(
+                f"train_min_share is {self.train_min_share}, expected at most train_max_share "
+                f"({self.train_max_share}): no task could pass the training gate"
+            )
+        return self
+
+
+class RLConfig(Section):
+    """Stage ``update``: policy-gradient training on the verdicts."""
+
+    algorithm: Literal["reinforce++"] = "reinforce++"
+    """Advantage estimator (Hu et al. 2025, arXiv 2501.03262): no critic, rewards whitened over the batch's tokens."""
+
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-6
+    """Peak learning rate of AdamW."""
+
+    warmup_steps: NonNegativeInt = 0
+    """Optimizer steps of linear learning-rate warm-up, counted from the start of the run over all iterations."""
+
+    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Decoupled weight decay of AdamW, per step and unit of learning rate."""
+
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    """Decay of AdamW's first and second moments."""
+
+    kl_coef: Annotated[float, Field(ge=0.0, le=10.0)] = 1e-4
+    """Weight of the token-wise k1 KL penalty to the reference (the frozen initial model) in the reward; 0 turns the
+    reference off."""
+
+    clip: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    """PPO clip: the probability ratio is held in [1 - clip, 1 + clip]."""
+
+    max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
+    """Gradient norm above which the gradient is scaled down."""
+
+    epochs: Annotated[int, Field(ge=1, le=100)] = 1
+    """Passes over the iteration's rollouts."""
+
+    rollout_batch_size: PositiveInt = 16
+    """Tasks whose tokens are whitened together."""
+
+    train_batch_size: PositiveInt = 16
+    """Verdicts (samples) per optimizer step; all verdicts of a task stay together, so it is rounded up to whole
+    tasks."""
+
+    micro_token_budget: Annotated[int, Field(ge=64, le=1_048_576)] = 2048
+    """Tokens of one packed forward and backward pass. Bounds memory; does not change the result. A task whose prompt
+    and verdicts are longer gets a pass of its own."""
+
+    max_prompt_tokens: Annotated[int, Field(ge=16, le=1_048_576)] = 1024
+    """Longest prompt trained on, in tokens; tasks above it are left out of the update and counted."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of forward and backward (bf16 through autocast; weights and optimizer stay fp32)."""
+
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+
+class EvaluationConfig(Section):
+    """Stage ``evaluate``: truth beside agreement."""
+
+    k: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Verdicts per evaluated task; in constrained mode the exact probability is used for label and score, and the votes
+    are drawn from it."""
+
+    probe_limit: NonNegativeInt = 0
+    """Probe tasks used, taken evenly from both labels; 0 means all."""
+
+    frozen_limit: NonNegativeInt = 0
+    """Tasks used of the frozen set that the initial model wrote in iteration 0; 0 means all."""

@@ -1,0 +1,134 @@
+"""From a profile or file and ``--set`` overrides to a validated :class:`Config`."""
+
+import json
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path as FilePath
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import ValidationError
+
+from knowrl_core.config.document import Path, parse_yaml
+from knowrl_core.config.model import Config
+from knowrl_core.config.problems import describe, field_type, section_at
+from knowrl_core.errors import InputError
+from knowrl_core.resources import shipped
+
+DEFAULT_PROFILE = "cpu"
+
+
+def profiles() -> list[str]:
+    """Names of the profiles that ship with KnowRL."""
+    return sorted(path.stem for path in shipped("configs").glob("*.yaml"))
+
+
+def find_profile(source: str) -> FilePath:
+    """The file that a profile name or a path means.
+
+    Raises:
+        InputError: There is no such profile or file.
+    """
+    looks_like_path = source.endswith((".yaml", ".yml")) or "/" in source or "\\" in source
+    path = FilePath(source).expanduser()
+    if looks_like_path:
+        if path.is_file():
+            return path
+        problem = "is a folder" if path.is_dir() else "no such file"
+        raise InputError(f"config {source!r}: {problem}", hint=f"Give a YAML file, or a profile: {', '.join(profiles())}.")
+    if source in profiles():
+        return shipped("configs", f"{source}.yaml")
+    raise InputError(f"unknown profile {source!r}", hint=f"Profiles: {', '.join(profiles())}; or give a path to a YAML file.")
+
+
+def load_config(source: str = DEFAULT_PROFILE, overrides: Sequence[str] = ()) -> Config:
+    """Read a profile or YAML file and apply overrides such as ``rl.kl_coef=1e-3``, the last one winning.
+
+    Raises:
+        InputError: With every problem that was found, each with file and line or the override that caused it.
+    """
+    file = find_profile(source)
+    try:
+        text = file.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"config {file}: cannot be read: {error}") from None
+    data, lines = parse_yaml(text, str(file))
+    if data is not None and not isinstance(data, dict):
+        raise InputError(f"{file}:1: got {type(data).__name__}, expected sections such as 'run:' and 'rl:'")
+    return build_config(data or {}, overrides, source=str(file), lines=lines)
+
+
+def build_config(
+    data: Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    source: str = "config",
+    lines: Mapping[Path, int] | None = None,
+) -> Config:
+    """Validate config data with overrides on top (see :func:`load_config`)."""
+    lines = lines or {}
+    merged: dict[str, Any] = json.loads(json.dumps(data, default=str))
+    origin: dict[Path, str] = {}
+    for override in overrides:
+        path, value = parse_override(override)
+        _insert(merged, path, value, override)
+        origin[path] = f"--set {override}"
+
+    def where(path: Path) -> str:
+        # An override is named before a line of the file: it is what the user typed last.
+        for key, text in reversed(origin.items()):
+            if key[: len(path)] == path or path[: len(key)] == key:
+                return text
+        line = next((lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in lines), None)
+        return f"{source}:{line}" if line else source
+
+    try:
+        # JSON mode with strict types: lists are taken for tuples, but "8", true or 8.5 never become the number 8.
+        return Config.model_validate_json(json.dumps(merged), strict=True)
+    except ValidationError as error:
+        problems = describe(error, Config, where)
+        raise InputError("\n".join(problems), hint="Nothing was started.") from None
+
+
+def parse_override(override: str) -> tuple[Path, Any]:
+    """Split ``a.b=value``; the value is read as YAML, and kept as text where the field is text."""
+    key, separator, raw = override.partition("=")
+    parts = tuple(key.strip().split("."))
+    if not separator or not all(parts):
+        raise InputError(f"--set {override!r}: expected section.field=value, such as rl.kl_coef=1e-3")
+    path: Path = parts
+    if section_at(Config, path) is not None:
+        raise InputError(f"--set {override!r}: {key!r} is a section; set one of its fields, such as {_example(path)}")
+    value, _ = parse_yaml(raw, f"--set {key}")
+    if value is not None and not isinstance(value, str) and _is_text(field_type(Config, path)):
+        value = raw.strip()
+    return path, "" if value is None and raw.strip() == "" else value
+
+
+def deep_merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of ``base`` in which the values of ``top`` win, section by section."""
+    merged = dict(base)
+    for key, value in top.items():
+        below = merged.get(key)
+        merged[key] = deep_merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _example(path: Path) -> str:
+    section = section_at(Config, path)
+    assert section is not None  # noqa: S101 - the caller has just found it
+    return f"{'.'.join(map(str, path))}.{next(iter(section.model_fields))}=..."
+
+
+def _is_text(annotation: Any) -> bool:
+    options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    return str in options
+
+
+def _insert(data: dict[str, Any], path: Path, value: Any, override: str) -> None:
+    current = data
+    for part in path[:-1]:
+        below = current.setdefault(str(part), {})
+        if not isinstance(below, dict):
+            raise InputError(f"--set {override!r}: {part!r} is not a section")
+        current = below
+    current[str(path[-1])] = value

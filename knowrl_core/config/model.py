@@ -1,0 +1,63 @@
+"""The whole config of a run."""
+
+from knowrl_core.config.base import Section
+from knowrl_core.config.learning import (
+    ConsensusConfig,
+    EvaluationConfig,
+    IntrospectionConfig,
+    RLConfig,
+    VerdictConfig,
+)
+from knowrl_core.config.system import (
+    EngineConfig,
+    FilesConfig,
+    ModelConfig,
+    OrchestrationConfig,
+    PromptsConfig,
+    RetentionConfig,
+    RunConfig,
+    TrackingConfig,
+)
+
+
+class Config(Section):
+    """All that a run is told. Every field has a default; profiles in ``configs/`` set what differs."""
+
+    run: RunConfig = RunConfig()
+    """Name, place, length and seed of the run."""
+
+    model: ModelConfig = ModelConfig()
+    """The policy's starting point."""
+
+    files: FilesConfig = FilesConfig()
+    """Seed and probe files."""
+
+    prompts: PromptsConfig = PromptsConfig()
+    """Prompt templates."""
+
+    introspection: IntrospectionConfig = IntrospectionConfig()
+    """Stage ``generate``."""
+
+    verdict: VerdictConfig = VerdictConfig()
+    """Stage ``classify``."""
+
+    consensus: ConsensusConfig = ConsensusConfig()
+    """Stage ``consensus``."""
+
+    rl: RLConfig = RLConfig()
+    """Stage ``update``."""
+
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Stage ``evaluate``."""
+
+    engine: EngineConfig = EngineConfig()
+    """Generation engine."""
+
+    tracking: TrackingConfig = TrackingConfig()
+    """MLflow."""
+
+    orchestration: OrchestrationConfig = OrchestrationConfig()
+    """Prefect."""
+
+    retention: RetentionConfig = RetentionConfig()
+    """Which checkpoints stay on disk."""

@@ -1,0 +1,138 @@
+"""Config of where and how a run happens: run, model, files, engine, tracking, orchestration."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from knowrl_core.config.base import NonNegativeInt, PositiveInt, Seconds, Section
+
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class RunConfig(Section):
+    """One named pipeline execution and the directory that it owns."""
+
+    name: str = "cpu"
+    """Name of the run and of its directory: letters, digits, dot, dash and underscore, at most 64."""
+
+    root: Annotated[str, Field(min_length=1)] = "runs"
+    """Artifact root: the folder that holds all runs. ``~`` is expanded; relative paths start at the current folder."""
+
+    iterations: Annotated[int, Field(ge=0, le=10_000)] = 30
+    """Iterations after iteration 0, the evaluation of the untouched model."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Every random stream of the run derives from it."""
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_one_folder(cls, value: str) -> str:
+        if not RUN_NAME.fullmatch(value) or value.endswith("."):
+            raise ValueError(
+                "expected 1 to 64 letters, digits, '.', '-' or '_', beginning with a letter or digit (it becomes a "
+                "folder name)"
+            )
+        return value
+
+
+class ModelConfig(Section):
+    """The policy's starting point, which is also the reference."""
+
+    path: Annotated[str, Field(min_length=1)] = "smollm2-135m-instruct"
+    """A local folder, a Hub id, or an alias (``smollm2-135m-instruct``, ``tiny-random``). Only safetensors are
+    loaded and remote code is never run."""
+
+    revision: str | None = None
+    """Hub revision (branch, tag or commit) when ``path`` is a Hub id."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model lives; ``auto`` takes CUDA if there is one."""
+
+
+class FilesConfig(Section):
+    """Seed and probe files; relative paths start at the current folder. ``builtin`` means the files that ship with KnowRL."""
+
+    feasible: str = "builtin"
+    """Verified feasible seeds (JSON lines)."""
+
+    infeasible: str = "builtin"
+    """Verified infeasible seeds (JSON lines)."""
+
+    probe: str = "builtin"
+    """Labelled tasks that no stage trains on (JSON lines)."""
+
+
+class PromptsConfig(Section):
+    """Prompt templates; ``builtin`` or a path to a file of one's own. Their hash stands in the lineage."""
+
+    introspect_feasible: str = "builtin"
+    """Asks for tasks that the model believes feasible for itself."""
+
+    introspect_infeasible: str = "builtin"
+    """Asks for tasks that the model believes infeasible for itself."""
+
+    verdict_constrained: str = "builtin"
+    """Asks for one of the two labels."""
+
+    verdict_free: str = "builtin"
+    """Asks for short reasoning and then a verdict."""
+
+
+class EngineConfig(Section):
+    """What generates text."""
+
+    kind: Literal["transformers"] = "transformers"
+    """Generation engine."""
+
+    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of generation. ``auto``: bf16 where the processor has it natively, else fp32."""
+
+    threads: NonNegativeInt = 0
+    """CPU threads of the model worker; 0 means one a physical core. The same number gives the same bytes."""
+
+    token_budget: Annotated[int, Field(ge=64, le=16_777_216)] = 8192
+    """Most tokens (padding included) in one batch of sequences."""
+
+    warm: bool = True
+    """Keep the model worker alive from stage to stage. Off: a new process for each stage that holds a model."""
+
+
+class TrackingConfig(Section):
+    """MLflow."""
+
+    enabled: bool = True
+    """Log to MLflow. A tracking failure never fails a stage."""
+
+    uri: str = "auto"
+    """Tracking URI. ``auto``: ``MLFLOW_TRACKING_URI`` if it is set, else a SQLite file in the artifact root."""
+
+    experiment: Annotated[str, Field(min_length=1, max_length=200)] = "knowrl"
+    """MLflow experiment."""
+
+
+class OrchestrationConfig(Section):
+    """Prefect."""
+
+    stage_timeout: Seconds = 86_400.0
+    """Longest time a stage may take, in seconds; then its model worker is ended and the stage fails."""
+
+    retries: Annotated[int, Field(ge=0, le=10)] = 1
+    """Retries of a stage whose model worker died (for example killed for memory). Other errors are never retried: they
+    would only repeat."""
+
+    retry_delay: Annotated[float, Field(ge=0.0, le=3_600.0)] = 5.0
+    """Seconds before such a retry."""
+
+
+class RetentionConfig(Section):
+    """Which checkpoints stay on disk. A pruned one is recorded as pruned; everything else is kept."""
+
+    keep_last: PositiveInt = 2
+    """Newest checkpoints kept."""
+
+    keep_best: bool = True
+    """Keep the checkpoint with the best balanced accuracy on the probe."""
+
+    keep_every: NonNegativeInt = 0
+    """Keep the checkpoint of every n-th iteration; 0 keeps none for that reason."""

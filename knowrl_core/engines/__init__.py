@@ -1,0 +1,54 @@
+"""Generation engines: what they are asked, what they answer, and how one is made."""
+
+from pathlib import Path
+from typing import Literal
+
+from knowrl_core.config.system import EngineConfig
+from knowrl_core.engines.base import (
+    ChooseRequest,
+    ChooseResult,
+    FinishReason,
+    GenerateRequest,
+    GenerateResult,
+    GenerationEngine,
+    Sample,
+    Turn,
+)
+
+__all__ = [
+    "ChooseRequest",
+    "ChooseResult",
+    "FinishReason",
+    "GenerateRequest",
+    "GenerateResult",
+    "GenerationEngine",
+    "Sample",
+    "Turn",
+    "build_engine",
+]
+
+
+def build_engine(
+    cfg: EngineConfig, model_path: Path, *, device: Literal["auto", "cpu", "cuda"] = "auto"
+) -> GenerationEngine:
+    """Load the policy in a folder into the engine that the config names.
+
+    Call :func:`knowrl_core.models.load.setup_torch` first, once in the process.
+
+    Args:
+        cfg: Kind of engine, arithmetic, token budget.
+        model_path: Model folder.
+        device: Where the model goes (``model.device`` of the config).
+
+    Raises:
+        InputError: The folder cannot be loaded, or the device is not there.
+    """
+    # Here, so that the contract can be imported without PyTorch.
+    from knowrl_core.engines.transformers_engine import TransformersEngine  # noqa: PLC0415
+    from knowrl_core.models.load import load_policy, load_tokenizer, pick_device, pick_dtype  # noqa: PLC0415
+
+    where = pick_device(device)
+    dtype = pick_dtype(cfg.dtype, where)
+    model = load_policy(model_path, device=where, dtype=dtype)
+    name = f"{cfg.kind}/{'bf16' if dtype.itemsize == 2 else 'fp32'}"
+    return TransformersEngine(model, load_tokenizer(model_path), token_budget=cfg.token_budget, name=name)

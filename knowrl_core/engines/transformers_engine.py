@@ -1,0 +1,155 @@
+"""The engine that runs in this process, on CPU or GPU, on a transformers model."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from transformers import PreTrainedModel
+
+from knowrl_core.engines.base import ChooseRequest, ChooseResult, GenerateRequest, GenerateResult, Sample
+from knowrl_core.engines.batching import Piece, plan_batches
+from knowrl_core.engines.chat import encode_continuation, render
+from knowrl_core.engines.choose import score_choices
+from knowrl_core.engines.decode import Row, decode
+from knowrl_core.engines.prefill import compute_prefix, prefill
+from knowrl_core.engines.text import TextEnd, end_tokens
+from knowrl_core.errors import StageError
+
+_Answer = TypeVar("_Answer")
+
+
+class TransformersEngine:
+    """Generation and exact scoring with one prefill per prompt.
+
+    On the CPU the same requests give the same bits, run after run, with the same number of threads. What a request is
+    batched with changes its answer by float noise at most.
+
+    Args:
+        model: The policy, in evaluation mode.
+        tokenizer: Its tokenizer.
+        token_budget: Most tokens in one batch of sequences, padding and room for the answers included.
+        name: Name of the engine, for lineage.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: Any, *, token_budget: int = 8192, name: str = "transformers"
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.token_budget = token_budget
+        self.name = name
+        self._ends = end_tokens(model, tokenizer)
+        self._context: int | None = getattr(model.config, "max_position_embeddings", None)
+
+    def generate(self, requests: Sequence[GenerateRequest]) -> Iterator[GenerateResult]:
+        """Sample text for each request; results come in the order of the requests, as they are ready.
+
+        Raises:
+            StageError: A prompt and its answer do not fit the model's context (before any work is done).
+            InputError: The chat template refuses a conversation.
+        """
+        prompts = [render(self.tokenizer, request.turns) for request in requests]
+        lengths = [len(prompt) + request.max_new_tokens for prompt, request in zip(prompts, requests, strict=True)]
+        self._check(prompts, lengths, "max_new_tokens")
+        return self._generate(requests, prompts, lengths)
+
+    def choose(self, requests: Sequence[ChooseRequest]) -> Iterator[ChooseResult]:
+        """Score each request's choices; results come in the order of the requests, as they are ready.
+
+        Raises:
+            StageError: A prompt and its longest choice do not fit the model's context (before any work is done).
+            InputError: The chat template refuses a conversation, or a choice has no tokens.
+        """
+        prompts = [render(self.tokenizer, request.turns) for request in requests]
+        encoded = {
+            text: tuple(encode_continuation(self.tokenizer, text))
+            for text in {text for request in requests for text in request.choices}
+        }
+        choices = [tuple(encoded[text] for text in request.choices) for request in requests]
+        lengths = [
+            len(prompt) + max(len(choice) for choice in group) for prompt, group in zip(prompts, choices, strict=True)
+        ]
+        self._check(prompts, lengths, "the longest choice")
+        return self._choose(prompts, choices, lengths)
+
+    def _generate(
+        self, requests: Sequence[GenerateRequest], prompts: list[list[int]], lengths: list[int]
+    ) -> Iterator[GenerateResult]:
+        prefix = compute_prefix(self.model, prompts)
+        ends = {stop: TextEnd(self.tokenizer, stop, self._ends) for stop in {request.stop for request in requests}}
+
+        def run(batch: list[Piece]) -> list[tuple[int, list[Sample]]]:
+            rows = [
+                [
+                    Row(place, sample, ask.seed, ask.temperature, ask.top_p, ask.max_new_tokens, ends[ask.stop])
+                    for sample in range(piece.first, piece.first + piece.count)
+                ]
+                for place, piece in enumerate(batch)
+                for ask in [requests[piece.request]]
+            ]
+            prefilled = prefill(self.model, [prompts[piece.request] for piece in batch], prefix)
+            decode(self.model, prefilled, [row for group in rows for row in group])
+            return [(piece.request, [_sample(row) for row in group]) for piece, group in zip(batch, rows, strict=True)]
+
+        counts = [request.n for request in requests]
+        for index, samples in _in_order(counts, plan_batches(lengths, counts, self.token_budget), run):
+            yield GenerateResult(prompt_token_ids=tuple(prompts[index]), samples=tuple(samples))
+
+    def _choose(
+        self, prompts: list[list[int]], choices: list[tuple[tuple[int, ...], ...]], lengths: list[int]
+    ) -> Iterator[ChooseResult]:
+        prefix = compute_prefix(self.model, prompts)
+
+        def run(batch: list[Piece]) -> list[tuple[int, list[list[tuple[float, ...]]]]]:
+            prefilled = prefill(self.model, [prompts[piece.request] for piece in batch], prefix)
+            scores = score_choices(self.model, prefilled, [choices[piece.request] for piece in batch])
+            return [(piece.request, [score]) for piece, score in zip(batch, scores, strict=True)]
+
+        # Choices of one token need no row beyond their prompt's; the others get a copy of its cache each.
+        costs = [
+            length * max(1, sum(len(choice) > 1 for choice in group))
+            for length, group in zip(lengths, choices, strict=True)
+        ]
+        counts = [1] * len(prompts)
+        for index, (scores,) in _in_order(counts, plan_batches(costs, counts, self.token_budget), run):
+            yield ChooseResult(
+                prompt_token_ids=tuple(prompts[index]), token_ids=choices[index], token_logprobs=tuple(scores)
+            )
+
+    def _check(self, prompts: list[list[int]], lengths: list[int], what: str) -> None:
+        for index, (prompt, length) in enumerate(zip(prompts, lengths, strict=True)):
+            if self._context is not None and length > self._context:
+                raise StageError(
+                    f"request {index + 1} of {len(prompts)} needs {length} tokens ({len(prompt)} of the prompt and "
+                    f"{length - len(prompt)} for {what}); the model's context holds {self._context}",
+                    hint="Lower max_new_tokens, the number of shots or the longest task "
+                    "(introspection.filters.max_words), or choose a model with a longer context.",
+                )
+
+
+def _sample(row: Row) -> Sample:
+    return Sample(
+        text=row.end.text(row.ids),
+        token_ids=tuple(row.ids),
+        logprobs=tuple(row.logprobs),
+        finish_reason=row.finish or "length",
+    )
+
+
+def _in_order(
+    counts: Sequence[int],
+    batches: list[list[Piece]],
+    run: Callable[[list[Piece]], list[tuple[int, list[_Answer]]]],
+) -> Iterator[tuple[int, list[_Answer]]]:
+    """Run the batches and give each request's answers as soon as they and those of all earlier requests are there.
+
+    A request's pieces are planned in the order of its samples, so appending keeps them in order.
+    """
+    ready: list[list[_Answer]] = [[] for _ in counts]
+    given = 0
+    for batch in batches:
+        for index, answers in run(batch):
+            ready[index] += answers
+        while given < len(counts) and len(ready[given]) == counts[given]:
+            yield given, ready[given]
+            ready[given] = []
+            given += 1

@@ -1,0 +1,146 @@
+"""Turn the responses of the generation calls into candidates, each kept or with the reason why not."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from typing import Final
+
+from knowrl_core.config.learning import FilterConfig, IntrospectionConfig
+from knowrl_core.engines.base import GenerateResult
+from knowrl_core.errors import StageError
+from knowrl_core.introspection.filters import FilterContext, drop_reason
+from knowrl_core.introspection.parse import ParsedItem, parse_list
+from knowrl_core.introspection.plan import PlannedCall
+from knowrl_core.introspection.similarity import ExactIndex, Match, SimilarityIndex
+from knowrl_core.labels import LABELS
+from knowrl_core.seeds import SeedTask
+from knowrl_core.storage.schemas import Candidate, PoolRecord
+
+TRUNCATED: Final = "truncated"
+SURPLUS: Final = "surplus"
+
+
+def build_candidates(
+    results: Iterable[GenerateResult],
+    plan: Sequence[PlannedCall],
+    *,
+    config: IntrospectionConfig,
+    seeds: Sequence[SeedTask],
+    pool: Sequence[PoolRecord],
+    iteration: int,
+    engine: str,
+    policy: str,
+) -> list[Candidate]:
+    """Parse, filter, deduplicate and balance what the calls gave.
+
+    Args:
+        results: One result a planned call, in the order of the plan, each with one sample.
+        plan: The calls.
+        config: Bounds.
+        seeds: All seeds; a candidate may not nearly repeat one.
+        pool: All pool tasks; likewise.
+        iteration: The iteration.
+        engine: Engine and arithmetic, for the lineage.
+        policy: Policy, for the lineage.
+
+    Returns:
+        Every parsed task in the order of plan and list, dropped ones with their reason.
+
+    Raises:
+        StageError: The number of results is not that of the plan.
+    """
+    duplicates = _Duplicates(config.filters, seeds, pool)
+    found = []
+    answers = list(results)
+    if len(answers) != len(plan):
+        raise StageError(f"got {len(answers)} generation results, expected {len(plan)}, one a planned call")
+    for call, result in zip(plan, answers, strict=True):
+        sample = result.samples[0]
+        items = parse_list(sample.text, prefilled=call.prefilled, finish_reason=sample.finish_reason)
+        context = FilterContext(config.filters, call.instructions)
+        accepted = 0
+        for place, item in enumerate(items):
+            task_id = f"it{iteration:03d}/{call.label}/{call.call:03d}/{place:02d}"
+            reason, match = _judge(item, context, duplicates, full=accepted >= config.tasks_per_call)
+            if reason is None:
+                accepted += 1
+                duplicates.add(task_id, item.text)
+            found.append(
+                Candidate(
+                    id=task_id,
+                    task=item.text,
+                    intended=call.label,
+                    iteration=iteration,
+                    call=call.call,
+                    item=place,
+                    kept=reason is None,
+                    drop_reason=reason,
+                    similar_to=match.id if match else None,
+                    similarity=match.similarity if match else None,
+                    few_shot_ids=list(call.few_shot_ids),
+                    prompt_sha256=call.prompt_sha256,
+                    engine=engine,
+                    policy=policy,
+                    seed=call.request.seed,
+                    finish_reason=sample.finish_reason,
+                )
+            )
+    return drop_surplus(found, config.max_candidates)
+
+
+def drop_surplus(candidates: Sequence[Candidate], max_candidates: int) -> list[Candidate]:
+    """Keep at most ``max_candidates``, the same number a label as far as they reach.
+
+    A label with too few leaves its places to the other. Within a label first items go first, so that all calls
+    contribute.
+    """
+    kept = [
+        sorted((c for c in candidates if c.kept and c.intended == label), key=lambda c: (c.item, c.call))
+        for label in LABELS
+    ]
+    turns = (c for pair in zip_longest(*kept) for c in pair if c is not None)
+    stay = {c.id for c, _ in zip(turns, range(max_candidates), strict=False)}
+    return [
+        replace(c, kept=False, drop_reason=SURPLUS) if c.kept and c.id not in stay else c for c in candidates
+    ]  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Duplicates:
+    """Seeds, pool and this batch so far; the first of them that has a near-duplicate names the reason."""
+
+    indexes: dict[str, SimilarityIndex]
+    at_least: float
+
+    def __init__(self, config: FilterConfig, seeds: Sequence[SeedTask], pool: Sequence[PoolRecord]) -> None:
+        self.at_least = config.max_similarity
+        self.indexes = {
+            "duplicate_of_seed": ExactIndex(),
+            "duplicate_in_pool": ExactIndex(),
+            "duplicate_in_batch": ExactIndex(),
+        }
+        for seed in seeds:
+            self.indexes["duplicate_of_seed"].add(seed.id, seed.task)
+        for task in pool:
+            self.indexes["duplicate_in_pool"].add(task.id, task.task)
+
+    def add(self, task_id: str, text: str) -> None:
+        self.indexes["duplicate_in_batch"].add(task_id, text)
+
+    def find(self, text: str) -> tuple[str, Match] | None:
+        for reason, index in self.indexes.items():
+            if match := index.nearest(text, self.at_least):
+                return reason, match
+        return None
+
+
+def _judge(
+    item: ParsedItem, context: FilterContext, duplicates: _Duplicates, *, full: bool
+) -> tuple[str | None, Match | None]:
+    if not item.complete:
+        return TRUNCATED, None
+    if reason := drop_reason(item.text, context):
+        return reason, None
+    if duplicate := duplicates.find(item.text):
+        return duplicate
+    return (SURPLUS, None) if full else (None, None)

@@ -1,0 +1,57 @@
+"""In which order tasks are trained on, and which of them share a batch."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from knowrl_core.config.learning import RLConfig
+from knowrl_core.rl.experience import Experience
+from knowrl_core.rl.packing import PackedPass, pack
+from knowrl_core.rng import stream
+
+
+@dataclass(frozen=True, slots=True)
+class MiniBatch:
+    """One optimizer step: whole tasks, and the passes that they are computed in."""
+
+    epoch: int
+    """Pass over the rollouts, from 0."""
+    batch: int
+    """Rollout batch that it belongs to, from 0."""
+    tasks: tuple[int, ...]
+    """Indices of its tasks."""
+    passes: tuple[PackedPass, ...]
+    """Its forward and backward passes."""
+
+    @property
+    def tokens(self) -> int:
+        """Response tokens trained on."""
+        return sum(len(packed.target) for packed in self.passes)
+
+
+def rollout_batches(n_tasks: int, *, size: int, seed: int) -> list[tuple[int, ...]]:
+    """Shuffled task indices in batches of ``size`` (the last may be smaller): what is whitened together."""
+    order = [int(i) for i in stream(seed, "order").permutation(n_tasks)]
+    return [tuple(order[i : i + size]) for i in range(0, n_tasks, size)]
+
+
+def mini_batches(
+    data: Experience, batches: Sequence[tuple[int, ...]], rl: RLConfig, *, epoch: int, seed: int
+) -> Iterator[MiniBatch]:
+    """The optimizer steps of one epoch.
+
+    Rollout batches keep their order and members. Epoch 0 takes their tasks as they come; later ones in a new order
+    each, so that a task meets others. A step takes tasks until it has ``train_batch_size`` verdicts.
+    """
+    for number, members in enumerate(batches):
+        tasks = members
+        if epoch > 0:
+            tasks = tuple(members[i] for i in stream(seed, "epoch", epoch, number).permutation(len(members)))
+        chosen: list[int] = []
+        verdicts = 0
+        for i, task in enumerate(tasks):
+            chosen.append(task)
+            verdicts += data.rollouts[task].n_verdicts
+            if verdicts >= rl.train_batch_size or i == len(tasks) - 1:
+                units = [unit for member in chosen for unit in data.units[member]]
+                yield MiniBatch(epoch, number, tuple(chosen), tuple(pack(units, rl.micro_token_budget)))
+                chosen, verdicts = [], 0

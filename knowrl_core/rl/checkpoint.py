@@ -1,0 +1,143 @@
+"""Checkpoints: a plain Hugging Face folder, and beside its files the state of optimizer and schedule."""
+
+import shutil
+from pathlib import Path
+from typing import Annotated, Final
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from knowrl_core.errors import ArtifactError, StageError
+
+OPTIMIZER_FILE: Final = "optimizer.safetensors"
+STATE_FILE: Final = "trainer_state.json"
+
+_COPIED: Final = (
+    "generation_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+    "*.spm",
+    "*.model",
+    "*.tiktoken",
+    "chat_template*",
+    "additional_chat_templates",
+)
+"""What a checkpoint takes over from its predecessor as it stands: tokenizer, chat templates, generation config."""
+
+
+class TrainerState(BaseModel):
+    """``trainer_state.json``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    global_step: Annotated[int, Field(ge=0)] = 0
+    """Optimizer steps since the start of the run."""
+
+    schedule_step: Annotated[int, Field(ge=0)] = 0
+    """Position in the learning-rate schedule: steps that it has counted."""
+
+
+Moments = dict[str, Tensor]
+"""AdamW's moments by ``exp_avg/<parameter>`` and ``exp_avg_sq/<parameter>``, and ``step`` (int64, []): updates that
+they have seen. Empty for an optimizer that has made no step."""
+
+
+def load_model(folder: Path, device: str) -> PreTrainedModel:
+    """Load a model's weights as float32 for training; offline, safetensors only, no remote code.
+
+    Raises:
+        ArtifactError: The folder holds no model that can be loaded.
+    """
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ArtifactError(
+            f"cannot load a model from {folder}: {error}; expected a Hugging Face folder with config.json and "
+            "safetensors weights",
+            hint="If it is a checkpoint of this run, redo the stage that wrote it.",
+        ) from error
+    model.to(torch.device(device))  # type: ignore[arg-type]
+    # Dropout off, in training too: the first step's ratios must be 1, and the update the same each time.
+    model.eval()  # type: ignore[no-untyped-call]
+    return model
+
+
+def load_state(folder: Path | None) -> tuple[TrainerState, Moments]:
+    """State of optimizer and schedule from a checkpoint; fresh ones without a folder.
+
+    Raises:
+        ArtifactError: A file is missing or cannot be read.
+    """
+    if folder is None:
+        return TrainerState(), {}
+    try:
+        state = TrainerState.model_validate_json((folder / STATE_FILE).read_bytes())
+        return state, load_file(folder / OPTIMIZER_FILE)
+    except (OSError, ValidationError, ValueError, RuntimeError) as error:
+        raise _bad_state(folder, str(error)) from error
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":  # not exported under one name by all versions
+            raise
+        raise _bad_state(folder, str(error)) from error
+
+
+def _bad_state(folder: Path, reason: str) -> ArtifactError:
+    return ArtifactError(
+        f"cannot read the optimizer state in {folder}: {reason}; expected {OPTIMIZER_FILE} and {STATE_FILE} as an "
+        "update writes them",
+        hint="Redo the update that wrote this checkpoint.",
+    )
+
+
+def save_checkpoint(
+    model: PreTrainedModel, moments: Moments, state: TrainerState, *, source: Path, output: Path
+) -> None:
+    """Write a complete checkpoint into a new folder. Equal contents give equal bytes. Nothing is fsynced.
+
+    Args:
+        model: The policy, float32.
+        moments: State of the optimizer.
+        state: State of the schedule.
+        source: Folder that tokenizer, chat template and generation config are copied from.
+        output: The folder to make.
+
+    Raises:
+        StageError: It could not be written (disk full, no permission).
+    """
+    try:
+        output.mkdir(parents=True)
+        model.save_pretrained(output)
+        for pattern in _COPIED:
+            for path in sorted(source.glob(pattern)):
+                if path.is_dir():
+                    shutil.copytree(path, output / path.name, copy_function=shutil.copyfile)
+                else:
+                    shutil.copyfile(path, output / path.name)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in moments.items()}
+        save_file(tensors, output / OPTIMIZER_FILE, metadata={"format": "pt"})
+        (output / STATE_FILE).write_text(state.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    except Exception as error:
+        if not isinstance(error, OSError) and type(error).__name__ != "SafetensorError":
+            raise
+        raise StageError(
+            f"cannot write the checkpoint to {output}: {error}; expected a writable folder with room for about "
+            f"{_gigabytes(model):.1f} GB (weights and optimizer state in float32)",
+            hint="Make room or point run.root at another disk, then resume.",
+        ) from error
+
+
+def _gigabytes(model: PreTrainedModel) -> float:
+    return 3 * sum(p.numel() * 4 for p in model.parameters()) / 1e9  # weights and two moments

@@ -1,0 +1,93 @@
+"""Where everything of a run is, and in which order its stages come."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from knowrl_core.errors import InputError
+
+GENERATE: Final = "generate"
+CLASSIFY: Final = "classify"
+CONSENSUS: Final = "consensus"
+UPDATE: Final = "update"
+EVALUATE: Final = "evaluate"
+
+STAGES: Final = (GENERATE, CLASSIFY, CONSENSUS, UPDATE, EVALUATE)
+"""The five stages of an iteration, in order."""
+
+
+@dataclass(frozen=True, slots=True, order=False)
+class StageKey:
+    """One stage of one iteration; written ``007/update``."""
+
+    iteration: int
+    stage: str
+
+    def __str__(self) -> str:
+        return f"{self.iteration:03d}/{self.stage}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``7/update`` or ``007/update``.
+
+        Raises:
+            InputError: It is not an iteration and a stage.
+        """
+        match = re.fullmatch(r"(\d{1,6})/([a-z]+)", text)
+        if not match or match[2] not in STAGES:
+            raise InputError(f"got {text!r}, expected ITERATION/STAGE such as 7/update (stages: {', '.join(STAGES)})")
+        return cls(int(match[1]), match[2])
+
+
+def stage_keys(iterations: int) -> Iterator[StageKey]:
+    """All stages of a run in order.
+
+    Iteration 0 has two: the initial model writes the frozen task set (``generate``) and is evaluated (``evaluate``).
+    """
+    yield StageKey(0, GENERATE)
+    yield StageKey(0, EVALUATE)
+    for iteration in range(1, iterations + 1):
+        for stage in STAGES:
+            yield StageKey(iteration, stage)
+
+
+@dataclass(frozen=True, slots=True)
+class RunPaths:
+    """The run directory."""
+
+    root: Path
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        """``runs/<run>``."""
+        return self.root / self.name
+
+    @property
+    def run_file(self) -> Path:
+        """``run.json``."""
+        return self.folder / "run.json"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by the one writer."""
+        return self.folder / ".lock"
+
+    @property
+    def logs(self) -> Path:
+        """Logs of the model worker; no artifact."""
+        return self.folder / "logs"
+
+    def stage(self, key: StageKey) -> Path:
+        """``iterations/007/update``."""
+        return self.folder / "iterations" / f"{key.iteration:03d}" / key.stage
+
+    def file(self, key: StageKey, name: str) -> Path:
+        """A file of a stage."""
+        return self.stage(key) / name
+
+    def relative(self, path: Path) -> str:
+        """A path as manifests name it."""
+        return path.relative_to(self.folder).as_posix()

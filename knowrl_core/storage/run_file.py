@@ -1,0 +1,166 @@
+"""``run.json``: what a run is, and the history of attempts and config changes."""
+
+import os
+import socket
+import uuid
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from knowrl_core.config import Config
+from knowrl_core.errors import ArtifactError, InputError
+from knowrl_core.storage.files import write_atomic
+from knowrl_core.storage.layout import RunPaths
+from knowrl_core.version import library_versions
+
+PINNED_FIELDS = (("run", "name"), ("run", "seed"), ("model", "path"), ("model", "revision"))
+"""Config fields that all history depends on; they never change in a run."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Attempt(_Part):
+    """One process that worked on the run."""
+
+    started: str
+    host: str
+    pid: int
+    first_stage: str | None
+    """Where it went on; None when there was nothing left to do."""
+    prefect_flow_run: str | None = None
+    versions: dict[str, str]
+    ended: str | None = None
+    outcome: str | None = None
+    """completed, failed, interrupted, or killed (found out by the next attempt)."""
+    error: str | None = None
+
+
+class ConfigChange(_Part):
+    """A field whose value changed on resume, and the first stage that it applies to."""
+
+    at: str
+    first_stage: str | None
+    field: str
+    old: Any
+    new: Any
+
+
+class RunFile(_Part):
+    """Content of ``run.json``."""
+
+    name: str
+    run_id: str
+    """Tells runs of the same name apart, for instance in a shared MLflow."""
+    created: str
+    seed: int
+    pins: dict[str, str]
+    """sha256 of what all history depends on: the initial model, the seeds, the probe."""
+    config: dict[str, Any]
+    """The resolved config as of the last attempt."""
+    versions: dict[str, str]
+    attempts: list[Attempt] = []
+    changes: list[ConfigChange] = []
+
+    @classmethod
+    def create(cls, config: Config, pins: dict[str, str]) -> Self:
+        """A run that starts now."""
+        return cls(
+            name=config.run.name,
+            run_id=uuid.uuid4().hex,
+            created=now(),
+            seed=config.run.seed,
+            pins=pins,
+            config=config.model_dump(mode="json"),
+            versions=library_versions(),
+        )
+
+    @classmethod
+    def read(cls, paths: RunPaths) -> Self:
+        """Read ``run.json``.
+
+        Raises:
+            ArtifactError: It is broken.
+            InputError: There is no such run.
+        """
+        try:
+            return cls.model_validate_json(paths.run_file.read_bytes())
+        except FileNotFoundError:
+            raise InputError(
+                f"no run {paths.name!r} in {paths.root}", hint="`knowrl status` lists the runs; `knowrl run` starts one."
+            ) from None
+        except (OSError, ValidationError) as error:
+            raise ArtifactError(f"{paths.run_file}: cannot be read: {error}") from error
+
+    def write(self, paths: RunPaths) -> None:
+        """Replace ``run.json`` as a whole."""
+        write_atomic(paths.run_file, self.model_dump_json(indent=2) + "\n")
+
+    def check_pins(self, config: Config, pins: dict[str, str]) -> None:
+        """Refuse a change of what history depends on.
+
+        Raises:
+            InputError: Naming each field, the old and the new value, and the way out.
+        """
+        new = config.model_dump(mode="json")
+        problems = [
+            f"{section}.{field}: got {new[section][field]!r}, but this run was made with {self.config[section][field]!r}"
+            for section, field in PINNED_FIELDS
+            if new[section][field] != self.config[section][field]
+        ]
+        if not problems:
+            problems = [
+                f"{name}: its content changed since the run was made (sha256 {pins.get(name, 'none')[:12]}, was {old[:12]})"
+                for name, old in self.pins.items()
+                if pins.get(name) != old
+            ]
+        if problems:
+            raise InputError(
+                f"run {self.name!r} cannot go on with another past:\n" + "\n".join(problems),
+                hint="Undo the change, or start a new run with --set run.name=NEW.",
+            )
+
+    def record_changes(self, config: Config, first_stage: str | None) -> list[ConfigChange]:
+        """Take over a changed config; what is committed stays as it is."""
+        new = config.model_dump(mode="json")
+        changes = [
+            ConfigChange(at=now(), first_stage=first_stage, field=field, old=old, new=value)
+            for field, old, value in _differences(self.config, new)
+        ]
+        self.changes.extend(changes)
+        self.config = new
+        return changes
+
+    def begin_attempt(self, first_stage: str | None, flow_run: str | None) -> Attempt:
+        """Note that this process works on the run now."""
+        for attempt in self.attempts:
+            if attempt.outcome is None:
+                attempt.outcome = "killed"
+        attempt = Attempt(
+            started=now(),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            first_stage=first_stage,
+            prefect_flow_run=flow_run,
+            versions=library_versions(),
+        )
+        self.attempts.append(attempt)
+        return attempt
+
+
+def now() -> str:
+    """This moment, UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
+    found: list[tuple[str, Any, Any]] = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += _differences(before, after, f"{prefix}{key}.")
+        elif before != after and f"{prefix}{key}" != "run.root":  # where the folder stands is no part of the run
+            found.append((f"{prefix}{key}", before, after))
+    return found

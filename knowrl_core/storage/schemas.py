@@ -1,0 +1,174 @@
+"""Every Parquet file of a run: one record class a file, one column a field, described where it is declared.
+
+The pyarrow schema is derived from the record, so that code and files cannot drift apart. Texts are stored as they
+came from the model; whoever shows them escapes them.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import pyarrow as pa
+
+SCHEMA_VERSION: Final = 1
+"""Raised whenever a column changes; readers refuse other versions, and it is part of every stage signature."""
+
+
+class Record(Protocol):
+    """A dataclass whose fields were declared with :func:`column`."""
+
+    __dataclass_fields__: dict[str, Any]
+
+
+def column(kind: pa.DataType, description: str, *, null: bool = False) -> Any:
+    """Declare a column: its Arrow type, what it holds, and whether it may be null."""
+    return dataclasses.field(metadata={"type": kind, "doc": description, "null": null})
+
+
+def schema_of(record: type[Record]) -> pa.Schema:
+    """The pyarrow schema of a record class; descriptions stand in the field metadata."""
+    return pa.schema(
+        [
+            pa.field(f.name, f.metadata["type"], f.metadata["null"], metadata={"description": f.metadata["doc"]})
+            for f in dataclasses.fields(record)
+        ],
+        metadata={"knowrl.record": record.__name__, "knowrl.schema_version": str(SCHEMA_VERSION)},
+    )
+
+
+_S, _I, _F, _B = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+_LABEL = "feasible or infeasible"
+_POLICY = "policy that produced it: model name, or iteration of its checkpoint, and sha256 of the weights"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """``generate/candidates.parquet``: every parsed task, kept or dropped."""
+
+    id: str = column(_S, "iteration, intended label, call and item: it007/feasible/003/02")
+    task: str = column(_S, "the task's text, white space folded")
+    intended: str = column(_S, f"label it was generated under: {_LABEL}")
+    iteration: int = column(_I, "iteration that generated it")
+    call: int = column(_I, "generation call, from 0, a label")
+    item: int = column(_I, "place in the call's list, from 0")
+    kept: bool = column(_B, "goes on to self-assessment")
+    drop_reason: str | None = column(_S, "why it was dropped", null=True)
+    similar_to: str | None = column(_S, "id of the near-duplicate that it was dropped for", null=True)
+    similarity: float | None = column(_F, "ROUGE-L F1 to that task", null=True)
+    few_shot_ids: list[str] = column(pa.list_(_S), "seeds and pool tasks in the prompt, in order")
+    prompt_sha256: str = column(_S, "sha256 of the prompt template")
+    engine: str = column(_S, "generation engine and its arithmetic")
+    policy: str = column(_S, _POLICY)
+    seed: int = column(_I, "noise stream of the call")
+    finish_reason: str = column(_S, "stop, or length when the call was cut")
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictRecord:
+    """``classify/verdicts.parquet``: one row a verdict, k rows a task."""
+
+    task_id: str = column(_S, "the candidate judged")
+    sample: int = column(_I, "number of the verdict, 0 to k - 1")
+    view: str = column(_S, "wording and label order in which it was asked")
+    verdict: str = column(_S, f"{_LABEL}, or unparseable")
+    text: str = column(_S, "the response")
+    token_ids: list[int] = column(pa.list_(pa.int32()), "response tokens")
+    logprobs: list[float] = column(pa.list_(pa.float32()), "natural log-probability of each response token, by the engine")
+    prompt_token_ids: list[int] = column(pa.list_(pa.int32()), "prompt tokens")
+    p_infeasible: float | None = column(_F, "exact renormalised probability of infeasible (constrained mode)", null=True)
+    label_mass: float | None = column(_F, "probability of both label strings before renormalisation", null=True)
+    prompt_sha256: str = column(_S, "sha256 of the prompt template")
+    engine: str = column(_S, "generation engine and its arithmetic")
+    policy: str = column(_S, _POLICY)
+    seed: int = column(_I, "noise stream of the task's verdicts")
+
+
+@dataclass(frozen=True, slots=True)
+class ConsensusRecord:
+    """``consensus/consensus.parquet``: one row a judged task."""
+
+    task_id: str = column(_S, "the candidate judged")
+    task: str = column(_S, "its text")
+    intended: str = column(_S, f"label it was generated under: {_LABEL}")
+    label: str | None = column(_S, f"consensus label: {_LABEL}; null for a tie", null=True)
+    share: float = column(_F, "votes for the majority label, over k")
+    votes_feasible: int = column(_I, "verdicts feasible")
+    votes_infeasible: int = column(_I, "verdicts infeasible")
+    votes_unparseable: int = column(_I, "verdicts that could not be parsed (no votes)")
+    p_infeasible: float | None = column(_F, "mean exact probability over the views asked", null=True)
+    agrees: bool | None = column(_B, "consensus equals the intended label; null for a tie", null=True)
+    rewards: list[float] = column(pa.list_(_F), "reward of each verdict, in sample order")
+    trained: bool = column(_B, "passed the training gate")
+    train_drop_reason: str | None = column(_S, "why it is not trained on", null=True)
+    pooled: bool = column(_B, "entered the pool")
+    pool_drop_reason: str | None = column(_S, "why it did not enter the pool", null=True)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRecord:
+    """``consensus/pool.parquet``: the pool after this iteration, oldest first."""
+
+    id: str = column(_S, "candidate id")
+    task: str = column(_S, "its text")
+    label: str = column(_S, f"consensus label: {_LABEL}")
+    iteration: int = column(_I, "iteration that added it")
+    share: float = column(_F, "its consensus share then")
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutRecord:
+    """``update/rollouts.parquet``: one row a verdict trained on."""
+
+    task_id: str = column(_S, "the task")
+    sample: int = column(_I, "number of the verdict")
+    batch: int = column(_I, "rollout batch in which it was whitened")
+    reward: float = column(_F, "agreement reward, before the KL penalty")
+    advantage: float = column(_F, "mean whitened advantage over its tokens")
+    tokens: int = column(_I, "response tokens")
+    logprob_engine: float = column(_F, "sum of the engine's log-probabilities")
+    logprob_policy: float = column(_F, "sum of log-probabilities recomputed before the first step")
+    logprob_reference: float | None = column(_F, "sum of the reference's log-probabilities", null=True)
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """``update/training.parquet``: one row an optimizer step."""
+
+    step: int = column(_I, "optimizer step since the start of the run, from 1")
+    epoch: int = column(_I, "pass over the rollouts, from 0")
+    batch: int = column(_I, "rollout batch, from 0")
+    learning_rate: float = column(_F, "learning rate of the step")
+    loss: float = column(_F, "clipped policy loss, mean over response tokens")
+    kl: float = column(_F, "mean k1 estimate of KL(policy || reference) per token, at this step")
+    clip_fraction: float = column(_F, "share of tokens whose ratio was clipped")
+    grad_norm: float = column(_F, "gradient norm before scaling")
+    entropy: float = column(_F, "mean token entropy of the policy, in nats")
+    tasks: int = column(_I, "tasks in the step")
+    tokens: int = column(_I, "response tokens in the step")
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRecord:
+    """``evaluate/intrinsic.parquet`` and ``evaluate/extrinsic.parquet``: one row a metric."""
+
+    dataset: str = column(_S, "frozen or fresh (intrinsic); name of the labelled set (extrinsic)")
+    metric: str = column(_S, "name of the metric")
+    value: float | None = column(_F, "its value; null where it is undefined (one class only, no tasks)", null=True)
+    n: int = column(_I, "tasks that it was computed on")
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionRecord:
+    """``evaluate/predictions.parquet``: one row an evaluated task, enough to recompute every metric."""
+
+    dataset: str = column(_S, "set that the task belongs to")
+    task_id: str = column(_S, "id in that set")
+    task: str = column(_S, "its text")
+    label: str = column(_S, f"truth (extrinsic) or intended label (intrinsic): {_LABEL}")
+    predicted: str = column(_S, f"{_LABEL}, or unparseable (also a tied vote)")
+    score: float | None = column(_F, "probability or vote share of infeasible; null without a parseable verdict", null=True)
+    votes_feasible: int = column(_I, "verdicts feasible")
+    votes_infeasible: int = column(_I, "verdicts infeasible")
+    votes_unparseable: int = column(_I, "verdicts that could not be parsed")
+    prompt_sha256: str = column(_S, "sha256 of the prompt template")
+    policy: str = column(_S, _POLICY)

@@ -1,0 +1,6 @@
+"""The model worker: a process of its own for everything that holds a model."""
+
+from knowrl_core.worker.client import ModelWorker, RemoteEngine
+from knowrl_core.worker.messages import EngineSpec
+
+__all__ = ["EngineSpec", "ModelWorker", "RemoteEngine"]

@@ -1,0 +1,62 @@
+"""What the pipeline and the model worker say to each other: one JSON object a line.
+
+A request is answered by any number of ``item`` and ``progress`` lines and then one ``done`` or ``error`` line.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from knowrl_core.config.system import EngineConfig
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EngineSpec(_Message):
+    """Which weights to serve, and how."""
+
+    folder: Path
+    """Hugging Face folder of the policy."""
+    policy: str
+    """Name and sha256 of the weights; another one means that they are loaded anew."""
+    device: Literal["auto", "cpu", "cuda"]
+    engine: EngineConfig
+
+
+class Request(_Message):
+    """One request to the worker."""
+
+    op: Literal["describe", "generate", "choose", "update"]
+    engine: EngineSpec
+    """The policy; ``update`` takes from it only where and with how many threads to compute."""
+    items: list[dict[str, Any]] = Field(default_factory=list)
+    """Engine requests."""
+    job: dict[str, Any] | None = None
+    """An update job, without its device."""
+
+
+class Failure(_Message):
+    """Why a request failed; ``kind`` is the name of an error class of ``knowrl_core.errors``."""
+
+    kind: str
+    message: str
+    hint: str = ""
+
+
+class Progress(_Message):
+    """How far a request is."""
+
+    done: int
+    total: int
+
+
+class Reply(_Message):
+    """One line of an answer; exactly one field is set."""
+
+    item: dict[str, Any] | None = None
+    progress: Progress | None = None
+    done: dict[str, Any] | None = None
+    error: Failure | None = None

@@ -1,0 +1,68 @@
+"""A child process that cannot outlive its parent."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel to kill this process when its parent ends (Linux; elsewhere the closed pipe must do).
+
+    Args:
+        parent: Process id of the expected parent; if it has gone already, this process exits at once.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def spawn(module: str, log: IO[bytes], *, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """Start ``python -m module`` in a session of its own, with pipes for its standard input and output.
+
+    A session of its own keeps the terminal's Control-C from it: the parent decides how it ends.
+    """
+    return subprocess.Popen(  # noqa: S603 - this interpreter and a module of ours
+        [sys.executable, "-m", module, str(os.getpid())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        start_new_session=True,
+        env={**os.environ, **(environment or {})},
+    )
+
+
+def end(process: subprocess.Popen[bytes], *, grace: float = 0.0) -> None:
+    """End a process and everything in its session; wait until it is gone.
+
+    Args:
+        process: The leader of the session.
+        grace: Seconds that it has to leave by itself once its standard input is closed.
+    """
+    if process.stdin:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+    if grace:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(grace)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if process.stdout:
+        process.stdout.close()
+
+
+def tail(path: Path, lines: int = 12) -> str:
+    """The last lines of a log, for an error message."""
+    with contextlib.suppress(OSError):
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 8_192))
+            return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])
+    return ""

@@ -1,0 +1,112 @@
+"""A run that is open for writing: everything that the stages share."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from knowrl_core.config import Config
+from knowrl_core.errors import StageError
+from knowrl_core.prompts import Template
+from knowrl_core.storage.layout import UPDATE, RunPaths, StageKey
+from knowrl_core.storage.manifest import FileRef, Manifest
+from knowrl_core.storage.retention import CHECKPOINT
+from knowrl_core.storage.run_file import RunFile
+from knowrl_core.storage.schemas import Record
+from knowrl_core.storage.tables import read_table
+from knowrl_core.storage.verify import EXTERNAL
+from knowrl_core.worker import EngineSpec, ModelWorker, RemoteEngine
+from tasks.prepare import Inputs
+from tasks.progress import Reporter
+from tasks.tracking import Tracker
+
+R = TypeVar("R", bound=Record)
+
+
+class RunContext:
+    """An open run.
+
+    A plain class on purpose: Prefect looks into dataclasses and models that are passed to a task.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        inputs: Inputs,
+        paths: RunPaths,
+        run_file: RunFile,
+        history: dict[StageKey, Manifest],
+        worker: ModelWorker,
+        tracker: Tracker,
+        reporter: Reporter,
+    ) -> None:
+        self.config, self.inputs, self.paths, self.run_file = config, inputs, paths, run_file
+        self.history, self.worker, self.tracker, self.reporter = history, worker, tracker, reporter
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.config.run.seed
+
+    def read(self, key: StageKey, name: str, record: type[R]) -> list[R]:
+        """Read a committed table."""
+        return read_table(self.paths.file(key, name), record)
+
+    def ref(self, key: StageKey, name: str) -> FileRef:
+        """A committed file as an input of another stage.
+
+        Raises:
+            StageError: That stage is not committed or has no such file.
+        """
+        path = self.paths.relative(self.paths.file(key, name))
+        for ref in self.history[key].outputs if key in self.history else ():
+            if ref.path == path:
+                return FileRef(path=path, sha256=ref.sha256, rows=ref.rows)
+        raise StageError(f"{path} is not a committed artifact")
+
+    def checkpoint_refs(self, iteration: int) -> list[FileRef]:
+        """The policy after an iteration as inputs; iteration 0 is the initial model."""
+        if iteration == 0:
+            return [FileRef(path=f"{EXTERNAL}model", sha256=self.inputs.model.sha256)]
+        key = StageKey(iteration, UPDATE)
+        prefix = self.paths.relative(self.paths.file(key, CHECKPOINT)) + "/"
+        return [
+            FileRef(path=ref.path, sha256=ref.sha256)
+            for ref in self.history[key].outputs
+            if ref.path.startswith(prefix)
+        ]
+
+    def pin_refs(self, *names: str) -> list[FileRef]:
+        """Pinned files from outside the run as inputs."""
+        return [FileRef(path=f"{EXTERNAL}{name}", sha256=self.inputs.pins[name]) for name in names]
+
+    def template_refs(self, templates: Sequence[Template]) -> list[FileRef]:
+        """Prompt templates as inputs."""
+        return [FileRef(path=f"{EXTERNAL}prompts/{item.name}", sha256=item.sha256) for item in templates]
+
+    def policy_folder(self, iteration: int) -> Path:
+        """Folder of the policy after an iteration; iteration 0 is the initial model."""
+        if iteration == 0:
+            return self.inputs.model.path
+        return self.paths.file(StageKey(iteration, UPDATE), CHECKPOINT)
+
+    def policy_name(self, iteration: int) -> str:
+        """The policy as the lineage names it: what it is, and the sha256 of its weights."""
+        if iteration == 0:
+            return f"{self.inputs.model.name}@{self.inputs.model.sha256[:12]}"
+        weights = [ref for ref in self.checkpoint_refs(iteration) if ref.path.endswith("model.safetensors")]
+        weights = weights or self.checkpoint_refs(iteration)
+        return f"it{iteration:03d}@{weights[0].sha256[:12]}"
+
+    def engine_spec(self, iteration: int) -> EngineSpec:
+        """What the worker is to load for the policy after an iteration."""
+        return EngineSpec(
+            folder=self.policy_folder(iteration),
+            policy=self.policy_name(iteration),
+            device=self.config.model.device,
+            engine=self.config.engine,
+        )
+
+    def engine(self, iteration: int) -> RemoteEngine:
+        """The generation engine on the policy after an iteration."""
+        return self.worker.engine(self.engine_spec(iteration))

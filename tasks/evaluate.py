@@ -1,0 +1,145 @@
+"""Stage ``evaluate``: is the model consistent with itself, and does it agree with the truth?"""
+
+from itertools import zip_longest
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from knowrl_core.config import Config
+from knowrl_core.evaluation import EvalTask, consensus_metrics, extrinsic_metrics, intrinsic_metrics, predict
+from knowrl_core.labels import LABELS
+from knowrl_core.storage.commit import StageWriter
+from knowrl_core.storage.layout import CONSENSUS, EVALUATE, GENERATE, StageKey
+from knowrl_core.storage.manifest import FileRef
+from knowrl_core.storage.schemas import Candidate, ConsensusRecord, MetricRecord, PredictionRecord, VerdictRecord
+from knowrl_core.verdicts import judge_tasks
+from knowrl_core.worker import EngineSpec, ModelWorker, RemoteEngine
+from tasks.consensus import TABLE
+from tasks.context import RunContext
+from tasks.generate import CANDIDATES
+from tasks.prepare import Inputs, prepare
+from tasks.progress import Reporter
+from tasks.stage import Stage, engine_slice, stage_task
+
+INTRINSIC = "intrinsic.parquet"
+EXTRINSIC = "extrinsic.parquet"
+PREDICTIONS = "predictions.parquet"
+PROBE, FROZEN, FRESH = "probe", "frozen", "fresh"
+
+
+def _config(config: Config) -> dict[str, Any]:
+    return {
+        "evaluation": config.evaluation.model_dump(mode="json"),
+        "verdict": config.verdict.model_dump(mode="json"),
+        "engine": engine_slice(config),
+    }
+
+
+def _inputs(ctx: RunContext, key: StageKey) -> list[FileRef]:
+    refs = ctx.pin_refs("files.probe")
+    refs += ctx.template_refs([ctx.inputs.prompts.verdict(ctx.config.verdict.mode)])
+    refs += ctx.checkpoint_refs(key.iteration)
+    refs.append(ctx.ref(StageKey(0, GENERATE), CANDIDATES))
+    if key.iteration:
+        refs.append(ctx.ref(StageKey(key.iteration, CONSENSUS), TABLE))
+    return refs
+
+
+def _body(ctx: RunContext, key: StageKey, writer: StageWriter) -> None:
+    """The policy on the probe (truth) and on the frozen set (agreement); agreement on this iteration's fresh tasks."""
+    candidates = ctx.read(StageKey(0, GENERATE), CANDIDATES, Candidate)
+    frozen = limited([EvalTask(item.id, item.task, item.intended) for item in candidates if item.kept], ctx.config.evaluation.frozen_limit)
+    probe = probe_tasks(ctx.inputs, ctx.config)
+    predictions = predict_sets(
+        ctx.engine(key.iteration),
+        {PROBE: probe, FROZEN: frozen},
+        ctx.config,
+        inputs=ctx.inputs,
+        policy=ctx.policy_name(key.iteration),
+        reporter=ctx.reporter,
+    )
+    extrinsic = extrinsic_metrics(PROBE, predictions[PROBE])
+    intrinsic = intrinsic_metrics(FROZEN, predictions[FROZEN])
+    if key.iteration:
+        consensus = ctx.read(StageKey(key.iteration, CONSENSUS), TABLE, ConsensusRecord)
+        intrinsic += consensus_metrics(FRESH, consensus)
+    else:  # the frozen set is what the initial model wrote just now
+        intrinsic += intrinsic_metrics(FRESH, predictions[FROZEN])
+    writer.write(EXTRINSIC, MetricRecord, extrinsic)
+    writer.write(INTRINSIC, MetricRecord, intrinsic)
+    writer.write(PREDICTIONS, PredictionRecord, [row for rows in predictions.values() for row in rows])
+    writer.metrics |= {
+        f"{row.dataset}/{row.metric}": row.value for row in extrinsic + intrinsic if row.value is not None
+    }
+
+
+def evaluate_alone(config: Config, reporter: Reporter) -> tuple[dict[str, float | None], list[PredictionRecord]]:
+    """Evaluate a model on the probe without a run, with the numbers that iteration 0 of a run would have."""
+    inputs = prepare(config)
+    with TemporaryDirectory(prefix="knowrl-") as folder:
+        worker = ModelWorker(Path(folder) / "worker.log", timeout=config.orchestration.stage_timeout)
+        try:
+            policy = f"{inputs.model.name}@{inputs.model.sha256[:12]}"
+            spec = EngineSpec(
+                folder=inputs.model.path, policy=policy, device=config.model.device, engine=config.engine
+            )
+            predictions = predict_sets(
+                worker.engine(spec),
+                {PROBE: probe_tasks(inputs, config)},
+                config,
+                inputs=inputs,
+                policy=policy,
+                reporter=reporter,
+            )[PROBE]
+        finally:
+            worker.close()
+    return {row.metric: row.value for row in extrinsic_metrics(PROBE, predictions)}, predictions
+
+
+def probe_tasks(inputs: Inputs, config: Config) -> list[EvalTask]:
+    """The probe, cut to ``evaluation.probe_limit``."""
+    return limited([EvalTask(task.id, task.task, task.label) for task in inputs.probe], config.evaluation.probe_limit)
+
+
+def limited(tasks: list[EvalTask], limit: int) -> list[EvalTask]:
+    """The first ``limit`` tasks, the labels taking turns as far as they reach; 0 means all."""
+    if not limit or len(tasks) <= limit:
+        return tasks
+    by_label = [[task for task in tasks if task.label == label] for label in LABELS]
+    turns = [task for pair in zip_longest(*by_label) for task in pair if task is not None]
+    chosen = set(turns[:limit])
+    return [task for task in tasks if task in chosen]
+
+
+def predict_sets(
+    engine: RemoteEngine,
+    sets: dict[str, list[EvalTask]],
+    config: Config,
+    *,
+    inputs: Inputs,
+    policy: str,
+    reporter: Reporter,
+) -> dict[str, list[PredictionRecord]]:
+    """Judge labelled sets with one policy; the sets are asked in one go, so that batches fill."""
+    k = config.evaluation.k
+    named = {name: [row._replace(id=f"{name}/{row.id}") for row in rows] for name, rows in sets.items()}
+    records = judge_tasks(
+        engine,
+        [(row.id, row.task) for rows in named.values() for row in rows],
+        k=k,
+        config=config.verdict,
+        prompts=inputs.prompts,
+        run_seed=config.run.seed,
+        iteration=0,  # the noise depends on the task alone: an unchanged policy gives unchanged votes
+        stage=EVALUATE,
+        engine_name=engine.name,
+        policy=policy,
+        progress=reporter.advance,
+    )
+    by_set: dict[str, list[VerdictRecord]] = {name: [] for name in named}
+    for record in records:
+        by_set[record.task_id.partition("/")[0]].append(record)
+    return {name: predict(name, rows, by_set[name], k=k) for name, rows in named.items()}
+
+
+evaluate = stage_task(Stage(name=EVALUATE, config=_config, inputs=_inputs, body=_body))

@@ -1,0 +1,69 @@
+"""Stage ``generate``: introspection. In iteration 0 it makes the frozen task set."""
+
+import math
+from collections import Counter
+from typing import Any
+
+from knowrl_core.config import Config
+from knowrl_core.introspection import build_candidates, plan_calls
+from knowrl_core.labels import LABELS
+from knowrl_core.storage.commit import StageWriter
+from knowrl_core.storage.layout import CONSENSUS, GENERATE, StageKey
+from knowrl_core.storage.manifest import FileRef
+from knowrl_core.storage.schemas import Candidate, PoolRecord
+from tasks.context import RunContext
+from tasks.stage import Stage, engine_slice, stage_task, track
+
+CANDIDATES = "candidates.parquet"
+POOL = "pool.parquet"
+
+
+def _config(config: Config) -> dict[str, Any]:
+    return {"introspection": config.introspection.model_dump(mode="json"), "engine": engine_slice(config)}
+
+
+def _inputs(ctx: RunContext, key: StageKey) -> list[FileRef]:
+    prompts = ctx.inputs.prompts
+    refs = ctx.pin_refs("files.feasible", "files.infeasible")
+    refs += ctx.template_refs([prompts.introspect_feasible, prompts.introspect_infeasible])
+    refs += ctx.checkpoint_refs(max(key.iteration - 1, 0))
+    if key.iteration > 1:
+        refs.append(ctx.ref(StageKey(key.iteration - 1, CONSENSUS), POOL))
+    return refs
+
+
+def _body(ctx: RunContext, key: StageKey, writer: StageWriter) -> None:
+    """The model writes tasks that it believes feasible, and tasks that it believes infeasible, for itself."""
+    config = ctx.config.introspection
+    pool = ctx.read(StageKey(key.iteration - 1, CONSENSUS), POOL, PoolRecord) if key.iteration > 1 else []
+    plan = plan_calls(
+        config, ctx.inputs.seeds, pool, run_seed=ctx.seed, iteration=key.iteration, prompts=ctx.inputs.prompts
+    )
+    policy = max(key.iteration - 1, 0)
+    engine = ctx.engine(policy)
+    results = list(track(engine.generate([call.request for call in plan]), ctx, len(plan)))
+    candidates = build_candidates(
+        results,
+        plan,
+        config=config,
+        seeds=ctx.inputs.seeds,
+        pool=pool,
+        iteration=key.iteration,
+        engine=engine.name,
+        policy=ctx.policy_name(policy),
+    )
+    writer.write(CANDIDATES, Candidate, candidates)
+    kept = [item for item in candidates if item.kept]
+    writer.metrics |= {"calls": len(plan), "parsed": len(candidates), "kept": len(kept)}
+    writer.metrics |= {f"kept/{label}": sum(item.intended == label for item in kept) for label in LABELS}
+    drops = Counter(item.drop_reason for item in candidates if item.drop_reason)
+    writer.metrics |= {f"dropped/{reason}": count for reason, count in sorted(drops.items())}
+    tokens = [len(sample.token_ids) for result in results for sample in result.samples]
+    writer.metrics |= {"tokens": math.fsum(tokens)}
+    if not kept:
+        ctx.reporter.warning(
+            f"{key}: none of {len(candidates)} parsed tasks passed the filters; column drop_reason of {CANDIDATES} says why"
+        )
+
+
+generate = stage_task(Stage(name=GENERATE, config=_config, inputs=_inputs, body=_body))

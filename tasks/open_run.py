@@ -1,0 +1,133 @@
+"""Open a run for writing: take the lock, check what is there, note the attempt, start the model worker."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from knowrl_core.config import Config
+from knowrl_core.errors import ArtifactError, InputError
+from knowrl_core.report import probe_scores
+from knowrl_core.storage.layout import UPDATE, RunPaths, StageKey, stage_keys
+from knowrl_core.storage.lock import RunLock
+from knowrl_core.storage.manifest import Manifest
+from knowrl_core.storage.retention import checkpoints_to_keep, prune
+from knowrl_core.storage.run_file import RunFile, now
+from knowrl_core.storage.verify import History, verify_run
+from knowrl_core.worker import ModelWorker
+from tasks.context import RunContext
+from tasks.prepare import prepare, root_folder
+from tasks.progress import Reporter
+from tasks.tracking import Tracker
+
+
+@contextmanager
+def open_run(
+    config: Config, reporter: Reporter, *, repair: bool = False, flow_run: str | None = None
+) -> Iterator[RunContext]:
+    """Open a new run, or one that is there already, where it stopped.
+
+    Args:
+        config: The resolved config; ``run.root`` and ``run.name`` say where.
+        reporter: Told how it goes.
+        repair: Remove damaged stages and what follows from them, so that they are done again.
+        flow_run: Id of the Prefect flow run, for the record.
+
+    Raises:
+        InputError: The inputs are wrong, or the config contradicts what the run was made from.
+        RunLockedError: Another process has it open.
+        ArtifactError: An artifact is damaged and ``repair`` is off.
+    """
+    inputs = prepare(config)
+    paths = RunPaths(root_folder(config), config.run.name)
+    check_folder(paths)
+    worker = ModelWorker(paths.logs / "worker.log", timeout=config.orchestration.stage_timeout)
+    created = not paths.folder.exists()
+    paths.folder.mkdir(parents=True, exist_ok=True)
+    with RunLock(paths.lock_file):
+        run_file = RunFile.create(config, inputs.pins) if not paths.run_file.exists() else RunFile.read(paths)
+        run_file.check_pins(config, inputs.pins)
+        if created or not paths.run_file.exists():
+            run_file.write(paths)
+        keys = tuple(stage_keys(config.run.iterations))
+        history = verify_run(paths, keys)
+        if history.problem:
+            history = _repair(paths, keys, history, reporter, allowed=repair)
+        first = str(history.next_key) if history.next_key else None
+        if first is not None:
+            worker.start()  # it loads its libraries while Prefect and MLflow get ready
+        for change in run_file.record_changes(config, first):
+            reporter.message(f"config: {change.field} is now {change.new!r} (was {change.old!r}), from {first} on")
+        attempt = run_file.begin_attempt(first, flow_run)
+        run_file.write(paths)
+        tracker = Tracker(config, paths, run_file, reporter)
+        ctx = RunContext(
+            config=config,
+            inputs=inputs,
+            paths=paths,
+            run_file=run_file,
+            history=dict(history.committed),
+            worker=worker,
+            tracker=tracker,
+            reporter=reporter,
+        )
+        outcome = "failed"
+        try:
+            tracker.open(ctx.history)
+            apply_retention(ctx)
+            yield ctx
+            outcome = "completed"
+        except (KeyboardInterrupt, SystemExit):
+            outcome = "interrupted"
+            raise
+        except Exception as error:
+            attempt.error = f"{type(error).__name__}: {error}"[:2_000]
+            raise
+        finally:
+            worker.close()
+            attempt.ended, attempt.outcome = now(), outcome
+            run_file.write(paths)
+            tracker.close(outcome)
+
+
+def check_folder(paths: RunPaths) -> None:
+    """Refuse a folder that holds something else than a run.
+
+    Raises:
+        InputError: It does.
+    """
+    if paths.folder.exists() and not paths.run_file.exists():
+        # An attempt that was killed between making the folder and writing run.json leaves only its lock.
+        foreign = [path.name for path in paths.folder.iterdir() if not path.name.startswith((".lock", ".run.json"))]
+        if foreign:
+            raise InputError(
+                f"{paths.folder} holds {foreign[0]!r} and no run.json, expected a run or nothing",
+                hint="Choose another --set run.name=NAME or run.root.",
+            )
+
+
+def apply_retention(ctx: RunContext) -> None:
+    """Prune the checkpoints that the config does not keep; repeating it changes nothing."""
+    updates: dict[int, Manifest] = {
+        key.iteration: manifest for key, manifest in ctx.history.items() if key.stage == UPDATE
+    }
+    scores = probe_scores(ctx.history)
+    keep = checkpoints_to_keep(ctx.config.retention, {iteration: scores.get(iteration) for iteration in updates})
+    pruned = prune(ctx.paths, updates, keep)
+    if pruned:
+        ctx.reporter.message(f"pruned the checkpoint of iteration {', '.join(map(str, pruned))}")
+
+
+def _repair(
+    paths: RunPaths, keys: tuple[StageKey, ...], history: History, reporter: Reporter, *, allowed: bool
+) -> History:
+    """Set the damaged stage and everything after it aside, so that it is done again."""
+    assert history.problem and history.next_key  # noqa: S101 - the caller has just seen the problem
+    if not allowed:
+        raise history.problem
+    reporter.warning(f"repair: {history.problem.message}; {history.next_key} and what follows are done again")
+    for key in keys[keys.index(history.next_key) :]:
+        shutil.rmtree(paths.stage(key), ignore_errors=True)
+    again = verify_run(paths, keys)
+    if again.problem or (again.next_key is None):
+        raise ArtifactError(f"{paths.folder}: repair did not help: {again.problem}")
+    return again

@@ -1,0 +1,116 @@
+"""Check and load all that a run needs before anything is created."""
+
+import hashlib
+import tempfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from knowrl_core.config import Config
+from knowrl_core.errors import InputError
+from knowrl_core.labels import FEASIBLE, INFEASIBLE
+from knowrl_core.models import ResolvedModel, resolve_model
+from knowrl_core.prompts import Prompts, check_views, load_prompts
+from knowrl_core.resources import shipped
+from knowrl_core.seeds import SeedTask, load_seed_file, load_seeds
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a run gets from outside its directory."""
+
+    seeds: tuple[SeedTask, ...]
+    probe: tuple[SeedTask, ...]
+    prompts: Prompts
+    model: ResolvedModel
+    pins: dict[str, str]
+    """sha256 of what all history depends on."""
+
+
+def prepare(config: Config) -> Inputs:
+    """Load and check seeds, probe, prompts, views and model; nothing is created but the model cache.
+
+    Raises:
+        InputError: Something that the user gave is wrong.
+    """
+    return _prepare(config.model_dump_json())
+
+
+@lru_cache(maxsize=1)
+def _prepare(config_json: str) -> Inputs:
+    # Cached, since the command line checks before Prefect starts and the flow checks again.
+    config = Config.model_validate_json(config_json)
+    check_root(root_folder(config))
+    check_views(config.verdict.views)
+    feasible = seed_path(config.files.feasible, "feasible.jsonl")
+    infeasible = seed_path(config.files.infeasible, "infeasible.jsonl")
+    probe_path = seed_path(config.files.probe, "probe.jsonl")
+    seeds = load_seeds(feasible, infeasible)
+    for label in (FEASIBLE, INFEASIBLE):
+        count = sum(seed.label == label for seed in seeds)
+        if count < config.introspection.shots:
+            raise InputError(
+                f"got {count} {label} seeds, expected at least introspection.shots ({config.introspection.shots})",
+                hint="Add seeds, or lower introspection.shots.",
+            )
+    probe = load_seed_file(probe_path)
+    for label in (FEASIBLE, INFEASIBLE):
+        if not any(task.label == label for task in probe):
+            raise InputError(f"{probe_path}: got no {label} task, expected both labels in the probe")
+    overlap = {seed.task.casefold() for seed in seeds} & {task.task.casefold() for task in probe}
+    if overlap:
+        raise InputError(
+            f"{probe_path}: {len(overlap)} of its tasks are seeds, too, for example {sorted(overlap)[0][:80]!r}",
+            hint="The probe measures, so nothing in it may be trained on or shown to the model.",
+        )
+    prompts = load_prompts(config.prompts)
+    model = resolve_model(config.model)
+    pins = {
+        "model": model.sha256,
+        "files.feasible": _sha256(feasible),
+        "files.infeasible": _sha256(infeasible),
+        "files.probe": _sha256(probe_path),
+    }
+    return Inputs(tuple(seeds), tuple(probe), prompts, model, pins)
+
+
+def seed_path(setting: str, shipped_name: str) -> Path:
+    """The file that a ``files.*`` field means."""
+    return shipped("seeds", shipped_name) if setting == "builtin" else Path(setting).expanduser()
+
+
+def root_folder(config: Config) -> Path:
+    """The artifact root as an absolute path.
+
+    Raises:
+        InputError: It is a URL; only local folders are supported.
+    """
+    if "://" in config.run.root:
+        raise InputError(
+            f"run.root: got {config.run.root!r}, expected a folder; object stores are not supported",
+            hint="Use a local or mounted folder.",
+        )
+    return Path(config.run.root).expanduser().absolute()
+
+
+def check_root(root: Path) -> None:
+    """Make sure that the artifact root exists or can be made, and can be written to, leaving no trace.
+
+    Raises:
+        InputError: It is not so.
+    """
+    nearest = root
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"run.root: {str(root)!r} cannot be written to: {nearest}: {error.strerror or error}",
+            hint="Choose another folder with --set run.root=FOLDER.",
+        ) from None
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,61 @@
+"""Numbers as text: the columns of the iterations' table, and one line a stage."""
+
+from knowrl_core.report import IterationRow
+from knowrl_core.storage.layout import CLASSIFY, CONSENSUS, EVALUATE, GENERATE, UPDATE
+from knowrl_core.storage.manifest import Manifest
+
+COLUMNS = (
+    ("iteration", "iteration"),
+    ("reward", "reward"),
+    ("consensus", "share"),
+    ("intrinsic acc", "intrinsic_accuracy"),
+    ("probe acc", "probe_accuracy"),
+    ("bal acc", "balanced_accuracy"),
+    ("F1", "f1"),
+    ("called feasible", "called_feasible"),
+    ("time", "seconds"),
+)
+"""Title and field of each column of the iterations' table."""
+
+_SHOWN = {
+    GENERATE: ("parsed", "kept"),
+    CLASSIFY: ("tasks", "verdicts", "label_mass/mean"),
+    CONSENSUS: ("mean_reward", "mean_share", "trained", "pool_size"),
+    UPDATE: ("steps", "loss/mean", "kl/mean", "grad_norm/mean"),
+    EVALUATE: ("frozen/agreement", "probe/accuracy", "probe/balanced_accuracy", "probe/f1"),
+}
+
+
+def cells(row: IterationRow) -> list[str]:
+    """The row as text, in the order of :data:`COLUMNS`."""
+    texts = []
+    for _, name in COLUMNS:
+        value = getattr(row, name)
+        if name == "iteration":
+            texts.append(str(value))
+        elif name == "seconds":
+            texts.append(duration(value))
+        else:
+            texts.append("-" if value is None else f"{value:.3f}")
+    return texts
+
+
+def stage_summary(manifest: Manifest) -> str:
+    """The most telling metrics of a stage on one line."""
+    shown = [name for name in _SHOWN[manifest.stage] if name in manifest.metrics]
+    parts = [f"{name} {_number(manifest.metrics[name])}" for name in shown]
+    return ", ".join([*parts, duration(manifest.seconds)])
+
+
+def duration(seconds: float) -> str:
+    """``7.1 s``, ``3 min 05 s``, ``2 h 03 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) and abs(value) < 1e9 else f"{value:.4g}"

@@ -1,0 +1,119 @@
+"""The update on the real SmolLM2."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from knowrl_core.config.learning import RLConfig
+from knowrl_core.config.model import ModelConfig
+from knowrl_core.models import resolve_model
+from knowrl_core.rl import FlatVerdict, PromptUnit, Rollout, UpdateJob, Verdict, pack, run_update
+from knowrl_core.rl.checkpoint import load_model
+from knowrl_core.rl.forward import token_outputs
+
+pytestmark = pytest.mark.model
+
+TASKS = [
+    "Name three rivers that flow through more than one country.",
+    "Tell me what the person next to me is thinking right now.",
+    "Write a short poem about the first snow of winter, with four lines and a rhyme at the end of every second one.",
+    "What did I have for breakfast?",
+]
+ANSWERS = ["feasible", "infeasible", "not feasible, since I cannot see it"]
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    return Path(resolve_model(ModelConfig(path="smollm2-135m-instruct")).path)
+
+
+@pytest.fixture(scope="module")
+def units(folder: Path) -> list[PromptUnit]:
+    """Prompts as the chat template renders them; 8 responses each, some of them the same."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    rng = np.random.default_rng(0)
+    made, cell = [], 0
+    for task in TASKS:
+        turns = [{"role": "user", "content": f"Can you do this? {task}"}]
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        prompt = tokenizer(text, add_special_tokens=False).input_ids
+        answers = [ANSWERS[int(i)] for i in rng.integers(3, size=8)]
+        responses = [tuple(tokenizer(answer + "<|im_end|>", add_special_tokens=False).input_ids) for answer in answers]
+        cells = []
+        for response in responses:
+            cells.append(cell)
+            cell += len(response)
+        made.append(PromptUnit(tuple(prompt), tuple(responses), tuple(cells)))
+    return made
+
+
+def gradient(model: PreTrainedModel) -> torch.Tensor:
+    flat = torch.cat([p.grad.flatten() for p in model.parameters()])
+    model.zero_grad()
+    return flat
+
+
+def test_packed_and_plain_gradients_agree(folder: Path, units: list[PromptUnit]) -> None:
+    model = load_model(folder, "cpu")
+    n = sum(len(response) for unit in units for response in unit.responses)
+    weights = torch.randn(n, generator=torch.Generator().manual_seed(0))
+
+    packed_gradients = []
+    for budget in (96, 4096):
+        for packed in pack(units, budget):
+            (token_outputs(model, packed, precision="fp32").logprobs * weights[packed.cell]).sum().backward()
+        packed_gradients.append(gradient(model))
+
+    for unit in units:
+        for response, cell in zip(unit.responses, unit.cells, strict=True):
+            logits = model(torch.tensor([unit.prompt + response]), use_cache=False).logits[0, len(unit.prompt) - 1 : -1]
+            logprobs = logits.log_softmax(-1)[torch.arange(len(response)), torch.tensor(response)]
+            (logprobs * weights[cell : cell + len(response)]).sum().backward()
+    plain = gradient(model)
+    for packed_gradient in packed_gradients:
+        assert (packed_gradient - plain).norm() <= 1e-5 * plain.norm()
+
+
+def test_update(folder: Path, units: list[PromptUnit], tmp_path: Path) -> None:
+    rollouts = tuple(
+        Rollout.from_verdicts(
+            f"task-{i}",
+            [
+                FlatVerdict(
+                    unit.prompt,
+                    Verdict(
+                        sample=j,
+                        response_token_ids=response,
+                        engine_logprobs=(-1.0,) * len(response),
+                        reward=float((i + j) % 2),
+                    ),
+                )
+                for j, response in enumerate(unit.responses)
+            ],
+        )
+        for i, unit in enumerate(units)
+    )
+    job = UpdateJob(
+        policy_dir=folder,
+        reference_dir=folder,
+        optimizer_dir=None,
+        output_dir=tmp_path / "checkpoint",
+        rollouts=rollouts,
+        rl=RLConfig(learning_rate=1e-6, kl_coef=1e-3),
+        device="cpu",
+        shuffle_seed=0,
+    )
+    result = run_update(job)
+    assert len(result.steps) == 2
+    assert result.steps[0].clip_fraction == 0.0
+    assert result.steps[0].kl == 0.0
+    assert all(np.isfinite(value) for value in result.metrics.values())
+    # the tied head is one weight and stays so
+    model = AutoModelForCausalLM.from_pretrained(job.output_dir)
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    tokenizers = [AutoTokenizer.from_pretrained(path) for path in (folder, job.output_dir)]
+    turns = [{"role": "user", "content": "Hello"}]
+    assert len({t.apply_chat_template(turns, tokenize=False) for t in tokenizers}) == 1

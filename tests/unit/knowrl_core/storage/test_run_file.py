@@ -1,0 +1,92 @@
+"""run.json: pins, recorded changes, attempts; and the lock."""
+
+import multiprocessing
+import os
+import signal
+
+import pytest
+
+from knowrl_core.config import load_config
+from knowrl_core.errors import ArtifactError, InputError, RunLockedError
+from knowrl_core.storage.layout import RunPaths
+from knowrl_core.storage.lock import RunLock, is_locked
+from knowrl_core.storage.run_file import RunFile
+
+PINS = {"model": "m" * 64, "files.probe": "p" * 64}
+
+
+@pytest.fixture
+def paths(tmp_path):
+    (tmp_path / "smoke").mkdir()
+    return RunPaths(tmp_path, "smoke")
+
+
+def test_it_survives_the_disk(paths):
+    run_file = RunFile.create(load_config("smoke"), PINS)
+    run_file.begin_attempt("000/generate", None)
+    run_file.write(paths)
+    assert RunFile.read(paths) == run_file
+
+
+def test_a_missing_and_a_broken_one(paths):
+    with pytest.raises(InputError, match="no run 'smoke'"):
+        RunFile.read(paths)
+    paths.run_file.write_text("{")
+    with pytest.raises(ArtifactError, match="run.json"):
+        RunFile.read(paths)
+
+
+@pytest.mark.parametrize("override", ["run.seed=9", "model.path=other", "model.revision=x"])
+def test_another_past_is_refused(override):
+    run_file = RunFile.create(load_config("smoke"), PINS)
+    with pytest.raises(InputError) as caught:
+        run_file.check_pins(load_config("smoke", [override]), PINS)
+    assert override.partition("=")[0] in str(caught.value)
+    assert "run.name=NEW" in str(caught.value)
+
+
+def test_changed_seeds_are_refused():
+    run_file = RunFile.create(load_config("smoke"), PINS)
+    with pytest.raises(InputError, match="files.probe"):
+        run_file.check_pins(load_config("smoke"), {**PINS, "files.probe": "q" * 64})
+
+
+def test_a_changed_config_is_recorded():
+    run_file = RunFile.create(load_config("smoke"), PINS)
+    config = load_config("smoke", ["rl.kl_coef=0.5", "run.root=elsewhere"])
+    changes = run_file.record_changes(config, "002/update")
+    assert [(change.field, change.old, change.new) for change in changes] == [("rl.kl_coef", 1e-4, 0.5)]
+    assert run_file.changes[0].first_stage == "002/update"
+    assert run_file.record_changes(config, "002/update") == []
+
+
+def test_an_attempt_without_an_end_was_killed():
+    run_file = RunFile.create(load_config("smoke"), PINS)
+    run_file.begin_attempt("000/generate", None)
+    run_file.begin_attempt("001/update", None)
+    assert [attempt.outcome for attempt in run_file.attempts] == ["killed", None]
+
+
+def hold(path, ready):
+    with RunLock(path):
+        ready.set()
+        signal.pause()
+
+
+def test_the_lock_names_its_holder_and_dies_with_it(tmp_path):
+    path = tmp_path / ".lock"
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    process = context.Process(target=hold, args=(path, ready))
+    process.start()
+    assert ready.wait(30)
+    assert is_locked(path)
+    with pytest.raises(RunLockedError) as caught, RunLock(path):
+        pass
+    assert f"process {process.pid}" in str(caught.value)
+    assert os.uname().nodename in str(caught.value)
+    process.kill()
+    process.join()
+    assert not is_locked(path)
+    with RunLock(path):
+        assert is_locked(path)
