@@ -1,13 +1,11 @@
 """Stage ``evaluate``: is the model consistent with itself, and does it agree with the truth?"""
 
-from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from knowrl_core.config import Config
-from knowrl_core.evaluation import EvalTask, consensus_metrics, extrinsic_metrics, intrinsic_metrics, predict
-from knowrl_core.labels import LABELS
+from knowrl_core.evaluation import EvalTask, consensus_metrics, extrinsic_metrics, intrinsic_metrics, predict, take_evenly
 from knowrl_core.storage.commit import StageWriter
 from knowrl_core.storage.layout import CONSENSUS, EVALUATE, GENERATE, StageKey
 from knowrl_core.storage.manifest import FileRef
@@ -48,7 +46,7 @@ def _inputs(ctx: RunContext, key: StageKey) -> list[FileRef]:
 def _body(ctx: RunContext, key: StageKey, writer: StageWriter) -> None:
     """The policy on the probe (truth) and on the frozen set (agreement); agreement on this iteration's fresh tasks."""
     candidates = ctx.read(StageKey(0, GENERATE), CANDIDATES, Candidate)
-    frozen = limited([EvalTask(item.id, item.task, item.intended) for item in candidates if item.kept], ctx.config.evaluation.frozen_limit)
+    frozen = take_evenly([EvalTask(item.id, item.task, item.intended) for item in candidates if item.kept], ctx.config.evaluation.frozen_limit)
     probe = probe_tasks(ctx.inputs, ctx.config)
     predictions = predict_sets(
         ctx.engine(key.iteration),
@@ -98,17 +96,7 @@ def evaluate_alone(config: Config, reporter: Reporter) -> tuple[dict[str, float 
 
 def probe_tasks(inputs: Inputs, config: Config) -> list[EvalTask]:
     """The probe, cut to ``evaluation.probe_limit``."""
-    return limited([EvalTask(task.id, task.task, task.label) for task in inputs.probe], config.evaluation.probe_limit)
-
-
-def limited(tasks: list[EvalTask], limit: int) -> list[EvalTask]:
-    """The first ``limit`` tasks, the labels taking turns as far as they reach; 0 means all."""
-    if not limit or len(tasks) <= limit:
-        return tasks
-    by_label = [[task for task in tasks if task.label == label] for label in LABELS]
-    turns = [task for pair in zip_longest(*by_label) for task in pair if task is not None]
-    chosen = set(turns[:limit])
-    return [task for task in tasks if task in chosen]
+    return take_evenly([EvalTask(task.id, task.task, task.label) for task in inputs.probe], config.evaluation.probe_limit)
 
 
 def predict_sets(

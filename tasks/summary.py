@@ -5,17 +5,17 @@ from knowrl_core.storage.layout import CLASSIFY, CONSENSUS, EVALUATE, GENERATE, 
 from knowrl_core.storage.manifest import Manifest
 
 COLUMNS = (
-    ("iteration", "iteration"),
+    ("iter", "iteration"),
     ("reward", "reward"),
-    ("consensus", "share"),
-    ("intrinsic acc", "intrinsic_accuracy"),
-    ("probe acc", "probe_accuracy"),
-    ("bal acc", "balanced_accuracy"),
+    ("consensus share", "share"),
+    ("intrinsic accuracy", "intrinsic_accuracy"),
+    ("probe accuracy", "probe_accuracy"),
+    ("balanced accuracy", "balanced_accuracy"),
     ("F1", "f1"),
-    ("called feasible", "called_feasible"),
+    ("label balance", "called_feasible"),
     ("time", "seconds"),
 )
-"""Title and field of each column of the iterations' table."""
+"""Title and field of each column of the iterations' table. Label balance is the share called feasible on the probe."""
 
 _SHOWN = {
     GENERATE: ("parsed", "kept"),

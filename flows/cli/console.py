@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -32,9 +33,10 @@ def iterations_table(rows: Sequence[IterationRow], title: str) -> Table:
     """The table of iterations."""
     from tasks.summary import COLUMNS, cells
 
-    table = Table(title=printable(title), title_justify="left")
+    # Two-line titles and no lines between columns: it fits 80 characters.
+    table = Table(title=printable(title), title_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     for name, _ in COLUMNS:
-        table.add_column(name, justify="right")
+        table.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True, vertical="bottom")
     for row in rows:
         table.add_row(*cells(row))
     return table

@@ -1,5 +1,6 @@
 """``knowrl run`` and ``knowrl resume``."""
 
+import os
 import shlex
 import signal
 from types import FrameType
@@ -11,7 +12,7 @@ from flows.cli.console import TerminalReporter, err, iterations_table, out, prin
 from flows.cli.environment import prepare_environment
 from flows.cli.options import ConfigOption, RunArgument, SetOption, locate, stored_config
 from knowrl_core.config import DEFAULT_PROFILE, Config, load_config
-from knowrl_core.errors import KnowrlError
+from knowrl_core.errors import KnowrlError, StageError
 from knowrl_core.report import best_iteration, iteration_rows
 from knowrl_core.storage.layout import RunPaths, stage_keys
 from knowrl_core.storage.verify import committed_manifests
@@ -53,6 +54,13 @@ def _go(config: Config, *, profile: str, repair: bool) -> None:
         if error.exit_code == 1:
             raise type(error)(error.message, hint=f"{error.hint}\nGo on with: {_resume_command(paths)}".strip()) from error
         raise
+    except Exception as error:
+        if os.environ.get("KNOWRL_TRACEBACK"):
+            raise
+        raise StageError(
+            f"{type(error).__name__}: {error}"[:4_000],
+            hint=f"KNOWRL_TRACEBACK=1 shows where. Go on with: {_resume_command(paths)}",
+        ) from error
     _show(paths, config, tracking_uri(config, paths.root))
 
 

@@ -59,6 +59,8 @@ def decode(model: PreTrainedModel, prefilled: Prefilled, rows: Sequence[Row]) ->
     prefilled.cache.batch_select_indices(index)
     mask, positions, logits = prefilled.mask[index], prefilled.lengths[index], prefilled.logits[index]
     start = positions
+    # A finished row that stays must not walk out of the context: some models look positions up in a table.
+    last = start + torch.tensor([row.max_new_tokens - 1 for row in live], device=device)
     settings = _settings(live, device)
     while True:
         tokens, logprobs = draw(logits, settings, positions - start)
@@ -73,7 +75,8 @@ def decode(model: PreTrainedModel, prefilled: Prefilled, rows: Sequence[Row]) ->
             live = [live[place] for place in running]
             prefilled.cache.batch_select_indices(keep)
             settings = settings.select(keep)
-            mask, positions, start, tokens = mask[keep], positions[keep], start[keep], tokens[keep]
+            mask, tokens = mask[keep], tokens[keep]
+            positions, start, last = positions[keep], start[keep], last[keep]
         mask = torch.cat([mask, mask.new_ones((len(live), 1))], dim=1)
         output = model(
             input_ids=tokens[:, None],
@@ -84,7 +87,7 @@ def decode(model: PreTrainedModel, prefilled: Prefilled, rows: Sequence[Row]) ->
             logits_to_keep=1,
         )
         logits = output.logits[:, -1].float()
-        positions = positions + 1
+        positions = torch.minimum(positions + 1, last)
 
 
 def _settings(rows: Sequence[Row], device: torch.device) -> Settings:

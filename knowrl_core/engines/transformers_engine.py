@@ -77,7 +77,7 @@ class TransformersEngine:
         prefix = compute_prefix(self.model, prompts)
         ends = {stop: TextEnd(self.tokenizer, stop, self._ends) for stop in {request.stop for request in requests}}
 
-        def run(batch: list[Piece]) -> list[tuple[int, list[Sample]]]:
+        def run(batch: list[Piece]) -> list[list[Sample]]:
             rows = [
                 [
                     Row(place, sample, ask.seed, ask.temperature, ask.top_p, ask.max_new_tokens, ends[ask.stop])
@@ -88,7 +88,7 @@ class TransformersEngine:
             ]
             prefilled = prefill(self.model, [prompts[piece.request] for piece in batch], prefix)
             decode(self.model, prefilled, [row for group in rows for row in group])
-            return [(piece.request, [_sample(row) for row in group]) for piece, group in zip(batch, rows, strict=True)]
+            return [[_sample(row) for row in group] for group in rows]
 
         counts = [request.n for request in requests]
         for index, samples in _in_order(counts, plan_batches(lengths, counts, self.token_budget), run):
@@ -99,10 +99,10 @@ class TransformersEngine:
     ) -> Iterator[ChooseResult]:
         prefix = compute_prefix(self.model, prompts)
 
-        def run(batch: list[Piece]) -> list[tuple[int, list[list[tuple[float, ...]]]]]:
+        def run(batch: list[Piece]) -> list[list[list[tuple[float, ...]]]]:
             prefilled = prefill(self.model, [prompts[piece.request] for piece in batch], prefix)
             scores = score_choices(self.model, prefilled, [choices[piece.request] for piece in batch])
-            return [(piece.request, [score]) for piece, score in zip(batch, scores, strict=True)]
+            return [[score] for score in scores]
 
         # Choices of one token need no row beyond their prompt's; the others get a copy of its cache each.
         costs = [
@@ -138,18 +138,25 @@ def _sample(row: Row) -> Sample:
 def _in_order(
     counts: Sequence[int],
     batches: list[list[Piece]],
-    run: Callable[[list[Piece]], list[tuple[int, list[_Answer]]]],
+    run: Callable[[list[Piece]], list[list[_Answer]]],
 ) -> Iterator[tuple[int, list[_Answer]]]:
     """Run the batches and give each request's answers as soon as they and those of all earlier requests are there.
 
-    A request's pieces are planned in the order of its samples, so appending keeps them in order.
+    Args:
+        counts: Answers that each request is to get.
+        batches: From :func:`~knowrl_core.engines.batching.plan_batches`; pieces may come in any order.
+        run: Answers of each piece of a batch.
+
+    Yields:
+        Index of the request and its answers in the order of the samples.
     """
-    ready: list[list[_Answer]] = [[] for _ in counts]
+    ready: list[dict[int, _Answer]] = [{} for _ in counts]
     given = 0
     for batch in batches:
-        for index, answers in run(batch):
-            ready[index] += answers
+        for piece, answers in zip(batch, run(batch), strict=True):
+            ready[piece.request].update(enumerate(answers, start=piece.first))
         while given < len(counts) and len(ready[given]) == counts[given]:
-            yield given, ready[given]
-            ready[given] = []
+            answered = ready[given]
+            yield given, [answered[place] for place in range(counts[given])]
+            ready[given] = {}
             given += 1

@@ -1,17 +1,25 @@
-"""Metrics of a model against itself: does it judge tasks as it meant them?"""
+"""Metrics of a model against itself: does it judge tasks as it meant them?
+
+High values alone mean little: a model that always says the same agrees with itself perfectly. They stand beside
+``called_feasible`` and beside the extrinsic metrics.
+"""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from knowrl_core.consensus.vote import Tally
 from knowrl_core.labels import FEASIBLE, LABELS, UNPARSEABLE
 from knowrl_core.storage.schemas import ConsensusRecord, MetricRecord, PredictionRecord
 
 
-def intrinsic_metrics(dataset: str, predictions: Sequence[PredictionRecord]) -> list[MetricRecord]:
-    """Compute the intrinsic metrics of a generated set.
+class _Judged(NamedTuple):
+    intended: str
+    predicted: str
+    share: float
 
-    High values alone mean little: a model that always says the same agrees with itself perfectly. They stand beside
-    ``called_feasible`` and beside the extrinsic metrics.
+
+def intrinsic_metrics(dataset: str, predictions: Sequence[PredictionRecord]) -> list[MetricRecord]:
+    """Compute the intrinsic metrics of a generated set from predictions.
 
     Args:
         dataset: ``frozen`` or ``fresh``.
@@ -22,41 +30,28 @@ def intrinsic_metrics(dataset: str, predictions: Sequence[PredictionRecord]) -> 
         and by intended label, ``mean_share`` (majority votes over k), ``called_feasible`` and ``unparseable`` (shares
         of all tasks). The value is None without tasks.
     """
-    rows = [_row(dataset, "agreement", [p.predicted == p.label for p in predictions])]
-    for label in LABELS:
-        own = [p.predicted == p.label for p in predictions if p.label == label]
-        rows.append(_row(dataset, f"agreement_{label}", own))
-    votes = [Tally(p.votes_feasible, p.votes_infeasible, p.votes_unparseable) for p in predictions]
-    rows.append(_row(dataset, "mean_share", [tally.share for tally in votes]))
-    rows.append(_row(dataset, "called_feasible", [p.predicted == FEASIBLE for p in predictions]))
-    rows.append(_row(dataset, "unparseable", [p.predicted == UNPARSEABLE for p in predictions]))
-    return rows
-
-
-def consensus_metrics(dataset: str, records: Sequence[ConsensusRecord]) -> list[MetricRecord]:
-    """The same metrics from a consensus table: the votes of the policy that wrote the tasks, before its update."""
-    return intrinsic_metrics(
+    return _metrics(
         dataset,
         [
-            PredictionRecord(
-                dataset=dataset,
-                task_id=record.task_id,
-                task=record.task,
-                label=record.intended,
-                predicted=record.label or UNPARSEABLE,
-                score=record.p_infeasible,
-                votes_feasible=record.votes_feasible,
-                votes_infeasible=record.votes_infeasible,
-                votes_unparseable=record.votes_unparseable,
-                prompt_sha256="",
-                policy="",
-            )
-            for record in records
+            _Judged(p.label, p.predicted, Tally(p.votes_feasible, p.votes_infeasible, p.votes_unparseable).share)
+            for p in predictions
         ],
     )
 
 
-def _row(dataset: str, metric: str, values: Sequence[float]) -> MetricRecord:
-    return MetricRecord(
-        dataset=dataset, metric=metric, value=sum(values) / len(values) if values else None, n=len(values)
-    )
+def consensus_metrics(dataset: str, records: Sequence[ConsensusRecord]) -> list[MetricRecord]:
+    """Compute the same metrics from a consensus table, by its majority votes; a tie is no decision."""
+    return _metrics(dataset, [_Judged(r.intended, r.label or UNPARSEABLE, r.share) for r in records])
+
+
+def _metrics(dataset: str, tasks: Sequence[_Judged]) -> list[MetricRecord]:
+    values: dict[str, list[float]] = {"agreement": [task.predicted == task.intended for task in tasks]}
+    for label in LABELS:
+        values[f"agreement_{label}"] = [task.predicted == label for task in tasks if task.intended == label]
+    values["mean_share"] = [task.share for task in tasks]
+    values["called_feasible"] = [task.predicted == FEASIBLE for task in tasks]
+    values["unparseable"] = [task.predicted == UNPARSEABLE for task in tasks]
+    return [
+        MetricRecord(dataset=dataset, metric=name, value=sum(part) / len(part) if part else None, n=len(part))
+        for name, part in values.items()
+    ]

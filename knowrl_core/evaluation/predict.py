@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from knowrl_core.consensus.build import mean_probability, verdicts_by_task
 from knowrl_core.consensus.vote import Tally, tally
-from knowrl_core.labels import FEASIBLE, INFEASIBLE, UNPARSEABLE, Label, Verdict
+from knowrl_core.labels import FEASIBLE, INFEASIBLE, UNPARSEABLE, Verdict
 from knowrl_core.storage.schemas import PredictionRecord, VerdictRecord
 
 
@@ -14,7 +14,7 @@ class EvalTask(NamedTuple):
 
     id: str
     task: str
-    label: Label
+    label: str
 
 
 def predict(

@@ -75,7 +75,9 @@ class ExactIndex:
             for place, stored in self._postings.get(word, ()):
                 shared[place] += min(count, stored)
         best: Match | None = None
-        for place in sorted(shared):
+        # Before the sort, since most stored tasks share only a word or two.
+        near = (i for i, count in shared.items() if 2 * count / (len(coded) + len(self._words[i])) >= at_least)
+        for place in sorted(near):
             other = self._words[place]
             total = len(coded) + len(other)
             bar = at_least if best is None else best.similarity

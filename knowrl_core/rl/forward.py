@@ -17,7 +17,7 @@ Precision = Literal["fp32", "bf16"]
 
 @dataclass(frozen=True, slots=True)
 class TokenOutput:
-    """What the model says of the ``N`` response tokens of a pass; float32."""
+    """What the model says of the ``N`` response tokens of a pass; float32 (float64 for a float64 model)."""
 
     logprobs: Tensor
     """[N] natural log-probabilities, with gradient where it is enabled."""
@@ -36,7 +36,7 @@ def token_outputs(model: PreTrainedModel, packed: PackedPass, *, precision: Prec
             logits_to_keep=packed.keep,
             use_cache=False,
         ).logits[0]  # [R, vocabulary]
-    logits = logits.float()
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     normaliser = torch.logsumexp(logits, dim=-1)  # [R]
     logprobs = logits[packed.row, packed.target] - normaliser[packed.row]
     with torch.no_grad():

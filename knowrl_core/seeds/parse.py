@@ -42,6 +42,11 @@ def parse_line(path: Path, line: int, raw: bytes, expected_label: Label | None) 
     except (ValueError, RecursionError) as exc:  # RecursionError: thousands of nested brackets
         why = str(exc) if isinstance(exc, ValueError) else "nested too deeply"
         return [error("not_json", path, line, f"got {show(raw.decode()[:200].strip())}, expected JSON: {why}")]
+    return _validate(path, line, value, expected_label)
+
+
+def _validate(path: Path, line: int, value: Any, expected_label: Label | None) -> SeedTask | list[Problem]:
+    """Return the task that a decoded value is, or what is wrong with it."""
     if not isinstance(value, dict):
         return [error("not_object", path, line, f"got {show(value)}, expected a JSON object")]
     try:

@@ -82,14 +82,15 @@ def _answers(
     *,
     draw: Callable[[str], list[float]],
 ) -> Iterator[tuple[Ask, list[VerdictRecord]]]:
-    # Not strict: a missing answer is counted and reported by the caller, with the number.
+    # Not strict: a missing answer is counted and reported by the caller, with the number. The answers come first, so
+    # that they are read to their end.
     if config.mode == "free":
         results = engine.generate([generate_request(ask, config) for ask in asks])
-        for ask, result in zip(asks, results, strict=False):
+        for result, ask in zip(results, asks, strict=False):
             yield ask, free_records(ask, result, lineage)
         return
     uniforms: dict[str, list[float]] = {}
-    for ask, answer in zip(asks, engine.choose([choose_request(ask) for ask in asks]), strict=False):
+    for answer, ask in zip(engine.choose([choose_request(ask) for ask in asks]), asks, strict=False):
         task_id = ask.question.id
         if task_id not in uniforms:
             uniforms[task_id] = draw(task_id)

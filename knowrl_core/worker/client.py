@@ -1,5 +1,6 @@
 """The pipeline's side of the model worker."""
 
+import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,12 @@ _ERRORS: Final[dict[str, type[KnowrlError]]] = {
     name: kind
     for name, kind in vars(errors).items()
     if isinstance(kind, type) and issubclass(kind, KnowrlError)
+}
+
+_DEFAULTS: Final = {
+    # Idle OpenMP threads that spin steal the cores from whoever else is on the machine; must be set before torch is loaded.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "TOKENIZERS_PARALLELISM": "false",
 }
 
 OnProgress = Callable[[int, int], None]
@@ -43,7 +50,7 @@ class ModelWorker:
         if self._process is None or self._process.poll() is not None:
             self._log.parent.mkdir(parents=True, exist_ok=True)
             with self._log.open("ab") as log:
-                self._process = spawn(MODULE, log)
+                self._process = spawn(MODULE, log, environment={name: value for name, value in _DEFAULTS.items() if name not in os.environ})
 
     def close(self) -> None:
         """End the process; its memory is free when this returns."""

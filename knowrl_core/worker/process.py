@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -24,7 +25,7 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def spawn(module: str, log: IO[bytes], *, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+def spawn(module: str, log: IO[bytes], *, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Start ``python -m module`` in a session of its own, with pipes for its standard input and output.
 
     A session of its own keeps the terminal's Control-C from it: the parent decides how it ends.
@@ -35,7 +36,7 @@ def spawn(module: str, log: IO[bytes], *, environment: dict[str, str] | None = N
         stdout=subprocess.PIPE,
         stderr=log,
         start_new_session=True,
-        env={**os.environ, **(environment or {})},
+        env={**os.environ, **environment},
     )
 
 

@@ -1,5 +1,6 @@
 """The update on the real SmolLM2."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,17 @@ TASKS = [
     "Name three rivers that flow through more than one country.",
     "Tell me what the person next to me is thinking right now.",
     "Write a short poem about the first snow of winter, with four lines and a rhyme at the end of every second one.",
-    "What did I have for breakfast?",
 ]
 ANSWERS = ["feasible", "infeasible", "not feasible, since I cannot see it"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """On a busy machine two threads wait for each other for longer than one works."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +41,7 @@ def folder() -> Path:
 
 @pytest.fixture(scope="module")
 def units(folder: Path) -> list[PromptUnit]:
-    """Prompts as the chat template renders them; 8 responses each, some of them the same."""
+    """Prompts as the chat template renders them; 4 responses each, some of them the same."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     rng = np.random.default_rng(0)
     made, cell = [], 0
@@ -40,7 +49,7 @@ def units(folder: Path) -> list[PromptUnit]:
         turns = [{"role": "user", "content": f"Can you do this? {task}"}]
         text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         prompt = tokenizer(text, add_special_tokens=False).input_ids
-        answers = [ANSWERS[int(i)] for i in rng.integers(3, size=8)]
+        answers = [ANSWERS[int(i)] for i in rng.integers(3, size=4)]
         responses = [tuple(tokenizer(answer + "<|im_end|>", add_special_tokens=False).input_ids) for answer in answers]
         cells = []
         for response in responses:
@@ -56,25 +65,45 @@ def gradient(model: PreTrainedModel) -> torch.Tensor:
     return flat
 
 
-def test_packed_and_plain_gradients_agree(folder: Path, units: list[PromptUnit]) -> None:
-    model = load_model(folder, "cpu")
-    n = sum(len(response) for unit in units for response in unit.responses)
-    weights = torch.randn(n, generator=torch.Generator().manual_seed(0))
+def packed_gradient(
+    model: PreTrainedModel, units: list[PromptUnit], weights: torch.Tensor, budget: int
+) -> torch.Tensor:
+    for packed in pack(units, budget):
+        logprobs = token_outputs(model, packed, precision="fp32").logprobs
+        (logprobs * weights[packed.cell].to(logprobs)).sum().backward()
+    return gradient(model)
 
-    packed_gradients = []
-    for budget in (96, 4096):
-        for packed in pack(units, budget):
-            (token_outputs(model, packed, precision="fp32").logprobs * weights[packed.cell]).sum().backward()
-        packed_gradients.append(gradient(model))
 
+def plain_gradient(model: PreTrainedModel, units: list[PromptUnit], weights: torch.Tensor) -> torch.Tensor:
+    """One sequence a verdict, nothing shared."""
     for unit in units:
         for response, cell in zip(unit.responses, unit.cells, strict=True):
             logits = model(torch.tensor([unit.prompt + response]), use_cache=False).logits[0, len(unit.prompt) - 1 : -1]
             logprobs = logits.log_softmax(-1)[torch.arange(len(response)), torch.tensor(response)]
-            (logprobs * weights[cell : cell + len(response)]).sum().backward()
-    plain = gradient(model)
-    for packed_gradient in packed_gradients:
-        assert (packed_gradient - plain).norm() <= 1e-5 * plain.norm()
+            (logprobs * weights[cell : cell + len(response)].to(logprobs)).sum().backward()
+    return gradient(model)
+
+
+@pytest.mark.slow
+def test_packed_and_plain_gradients_agree(folder: Path, units: list[PromptUnit]) -> None:
+    """Packing is exact in float64; in float32 both forms are as far from it as rounding takes them.
+
+    On this model float32 puts the plain form itself 0.8e-5 (eager attention) to 1.4e-5 (sdpa) from its float64
+    gradient. So a float32 comparison cannot tell an error of 1e-5 in the packing from rounding, and the sharp bound
+    stands on float64.
+    """
+    units = units[:2]
+    weights = torch.randn(sum(len(r) for u in units for r in u.responses), generator=torch.Generator().manual_seed(0))
+    model = load_model(folder, "cpu")
+    rounded = [packed_gradient(model, units, weights, budget) for budget in (64, 4096)]
+    plain = plain_gradient(model, units, weights)
+    model.double()
+    exact = plain_gradient(model, units, weights)
+    for budget in (64, 4096):
+        assert (packed_gradient(model, units, weights, budget) - exact).norm() <= 1e-10 * exact.norm()
+    for packed in rounded:
+        assert (packed - plain).norm() <= 3e-5 * plain.norm()
+        assert (packed - exact).norm() <= 2e-5 * exact.norm()
 
 
 def test_update(folder: Path, units: list[PromptUnit], tmp_path: Path) -> None:
@@ -102,7 +131,7 @@ def test_update(folder: Path, units: list[PromptUnit], tmp_path: Path) -> None:
         optimizer_dir=None,
         output_dir=tmp_path / "checkpoint",
         rollouts=rollouts,
-        rl=RLConfig(learning_rate=1e-6, kl_coef=1e-3),
+        rl=RLConfig(learning_rate=1e-6, kl_coef=1e-3, train_batch_size=8),
         device="cpu",
         shuffle_seed=0,
     )

@@ -43,6 +43,14 @@ def test_batches_do_not_change_samples(tiny, requests, shared):
                 assert one.logprobs == pytest.approx(two.logprobs, abs=1e-4)
 
 
+def test_samples_keep_their_order_when_a_request_is_split_over_batches_of_others(tiny):
+    counts = (1, 11, 3)
+    requests = [GenerateRequest(turns=turns("Go" * n), n=n, seed=n, max_new_tokens=4 + n % 2) for n in counts]
+    engines = [TransformersEngine(tiny.model, tiny.tokenizer, token_budget=budget) for budget in (100, 8192)]
+    small, large = ([[s.token_ids for s in r.samples] for r in engine.generate(requests)] for engine in engines)
+    assert small == large
+
+
 def test_batches_do_not_change_choices(tiny, requests):
     asked = [ChooseRequest(turns=request.turns, choices=(" feasible", " infeasible", "x")) for request in requests]
     expected = list(TransformersEngine(tiny.model, tiny.tokenizer, token_budget=8192).choose(asked))

@@ -1,11 +1,11 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from knowrl_core.evaluation import extrinsic_metrics, intrinsic_metrics
-from knowrl_core.storage.schemas import PredictionRecord
+from knowrl_core.evaluation import consensus_metrics, extrinsic_metrics, intrinsic_metrics
+from knowrl_core.storage.schemas import ConsensusRecord, PredictionRecord
 
 Y, N, U = "feasible", "infeasible", "unparseable"
 
@@ -85,6 +85,7 @@ ROWS = st.lists(
 )
 
 
+@settings(max_examples=40)  # scikit-learn checks its input at length
 @given(ROWS)
 def test_bounds_and_shape(predictions):
     rows = extrinsic_metrics("set", predictions)
@@ -115,3 +116,22 @@ def test_intrinsic_by_hand():
     )  # fmt: skip
     assert [row.n for row in rows] == [5, 2, 3, 5, 5, 5]
     assert {row.dataset for row in rows} == {"fresh"}
+
+
+def test_consensus_tables_give_the_same_metrics_by_vote():
+    def record(intended, label, share):
+        return ConsensusRecord(
+            task_id="t", task="x", intended=intended, label=label, share=share, votes_feasible=0, votes_infeasible=0,
+            votes_unparseable=0, p_infeasible=None, agrees=None, rewards=[], trained=True, train_drop_reason=None,
+            pooled=True, pool_drop_reason=None,
+        )  # fmt: skip
+
+    rows = consensus_metrics("fresh", [record(Y, Y, 1.0), record(N, Y, 0.75), record(N, None, 0.5)])
+    assert values(rows) == pytest.approx(
+        {
+            "agreement": 1 / 3, "agreement_feasible": 1.0, "agreement_infeasible": 0.0, "mean_share": 0.75,
+            "called_feasible": 2 / 3, "unparseable": 1 / 3,
+        }
+    )  # fmt: skip
+    assert [row.metric for row in rows] == [row.metric for row in intrinsic_metrics("fresh", [])]
+    assert set(values(consensus_metrics("fresh", [])).values()) == {None}

@@ -114,12 +114,11 @@ def test_never_raises_on_pieces_of_lists(text, prefilled, finish_reason):
         item.text.encode("utf-8")
 
 
-WORDS = st.lists(st.from_regex(r"[a-z]{1,8}", fullmatch=True), min_size=1, max_size=8).map(" ".join)
-PLAIN = WORDS.filter(lambda text: not text.startswith(("task", "question", "instruction", "prompt", "answer")))
+WORDS = st.lists(st.text("bcdfgho", min_size=1, max_size=8), min_size=1, max_size=8).map(" ".join)
 
 
 @given(
-    st.lists(PLAIN, min_size=1, max_size=12), st.integers(1, 90), st.sampled_from(["{}. ", "{}) ", "**{}.** ", "({}) "])
+    st.lists(WORDS, min_size=1, max_size=12), st.integers(1, 90), st.sampled_from(["{}. ", "{}) ", "**{}.** ", "({}) "])
 )
 def test_a_written_list_is_read_back(tasks, first, mark):
     text = "\n".join(mark.format(first + place) + task for place, task in enumerate(tasks))

@@ -6,9 +6,8 @@ from knowrl_core.introspection.similarity import ExactIndex, Match, rouge_l_f1
 from knowrl_core.seeds.duplicates import words
 
 WORDS = st.lists(st.sampled_from(["a", "b", "c", "d", "e", "f"]), max_size=12)
-TEXTS = st.lists(
-    st.sampled_from(["the", "cat", "sat", "on", "a", "mat", "and", "ate", "rats", ".", "?"]), max_size=10
-).map(" ".join)
+VOCABULARY = ["the", "cat", "sat", "on", "a", "mat", "and", "ate", "rats", ".", "?"]
+TEXTS = st.lists(st.sampled_from(VOCABULARY), max_size=10).map(" ".join)
 
 
 def by_table(first, second):

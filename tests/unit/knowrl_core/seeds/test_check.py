@@ -11,13 +11,16 @@ from scipy import stats
 from knowrl_core.seeds import check_files
 from knowrl_core.seeds.duplicates import near_duplicates, words
 
-NOUNS = "river lamp garden violin bridge teacher window castle mirror harbour candle forest ticket engine blanket".split()
-VERBS = "describe compare paint follow measure remember collect repair answer borrow".split()
+NOUNS = [
+    *("river", "lamp", "garden", "violin", "bridge", "teacher", "window", "castle"),
+    *("mirror", "harbour", "candle", "forest", "ticket", "engine", "blanket"),
+]
+VERBS = ["describe", "compare", "paint", "follow", "measure", "remember", "collect", "repair", "answer", "borrow"]
 
 
 def fair(n=60, seed=0):
     """Tasks whose label is drawn by lot: form can't give it away."""
-    draw = random.Random(seed)
+    draw = random.Random(seed)  # noqa: S311
     labels = ["feasible", "infeasible"] * (n // 2)
     for place, label in enumerate(labels):
         text = " ".join([draw.choice(VERBS), *draw.sample(NOUNS, draw.randint(4, 7)), draw.choice(VERBS)])
@@ -145,6 +148,10 @@ def test_the_report_is_json(tmp_path):
     assert {"severity", "code", "file", "line", "message"} == set(report["problems"][0])
 
 
+def test_one_pair_name_for_all_rows_is_no_obstacle(tmp_path):
+    assert check(tmp_path, fair(), pair="same").ok
+
+
 def test_signs_without_words_are_checked_as_well(tmp_path):
-    rows = [{"id": f"s{i}", "task": "?" * (i + 1) + "!", "label": ["feasible", "infeasible"][i % 2]} for i in range(60)]
+    rows = [{"id": f"s{i}", "task": "…" * (i + 1) + "∑", "label": ["feasible", "infeasible"][i % 2]} for i in range(60)]
     assert check(tmp_path, rows).ok

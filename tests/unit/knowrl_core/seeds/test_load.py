@@ -30,7 +30,9 @@ def problem_of(path: Path, label=None) -> str:
 
 
 def test_a_plain_file_loads_in_order_with_defaults(tmp_path):
-    path = write(tmp_path / "s.jsonl", GOOD, b"", GOOD | {"id": "a-2", "task": "  Name a lake.\n", "label": "infeasible"})
+    path = write(
+        tmp_path / "s.jsonl", GOOD, b"", GOOD | {"id": "a-2", "task": "  Name a lake.\n", "label": "infeasible"}
+    )
     first, second = load_seed_file(path)
     assert (first.id, first.reason, first.form, first.pair) == ("a-1", "", None, "")
     assert (second.task, second.label) == ("Name a lake.", "infeasible")
@@ -102,7 +104,7 @@ def test_what_is_no_file_is_an_error(tmp_path, name):
         load_seed_file(tmp_path / name)
 
 
-def test_a_huge_line_is_skipped_without_reading_it_whole(tmp_path, monkeypatch):
+def test_a_huge_line_is_skipped_without_reading_it_whole(tmp_path):
     path = tmp_path / "s.jsonl"
     path.write_bytes(b"x" * (5 * MAX_LINE_BYTES) + b"\n" + json.dumps({"id": 1}).encode())
     message = problem_of(path)
@@ -117,7 +119,8 @@ def test_a_file_of_rubbish_is_given_up(tmp_path):
 
 
 def test_repeated_ids_and_texts_are_errors_within_a_file(tmp_path):
-    path = write(tmp_path / "s.jsonl", GOOD, GOOD | {"task": "Other."}, GOOD | {"id": "b", "task": "name a  RIVER in Spain"})
+    again = GOOD | {"id": "b", "task": "name a  RIVER in Spain"}
+    path = write(tmp_path / "s.jsonl", GOOD, GOOD | {"task": "Other."}, again)
     message = problem_of(path)
     assert f"{path}:2: field 'id': got 'a-1' again, expected it once; first at {path}:1" in message
     assert f"{path}:3: field 'task': got 'name a  RIVER in Spain' again" in message
@@ -126,7 +129,7 @@ def test_repeated_ids_and_texts_are_errors_within_a_file(tmp_path):
 def test_both_files_are_checked_against_each_other(tmp_path):
     yes = write(tmp_path / "yes.jsonl", GOOD)
     no = write(tmp_path / "no.jsonl", GOOD | {"id": "i-1", "label": "infeasible"})
-    with pytest.raises(SeedError, match="again, expected it once; first at .*yes.jsonl:1 with label 'feasible'"):
+    with pytest.raises(SeedError, match=r"again, expected it once; first at .*yes.jsonl:1 with label 'feasible'"):
         load_seeds(yes, no)
     no = write(tmp_path / "no.jsonl", GOOD | {"id": "i-1", "task": "Open my window.", "label": "infeasible"})
     assert [t.label for t in load_seeds(yes, no)] == ["feasible", "infeasible"]

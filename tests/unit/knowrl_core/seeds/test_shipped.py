@@ -7,12 +7,13 @@ from statistics import mean
 
 import numpy as np
 import pytest
+from sklearn.metrics import balanced_accuracy_score
 
 from knowrl_core.labels import LABELS
 from knowrl_core.seeds import check_files, load_seed_file, load_seeds
 from knowrl_core.seeds.duplicates import near_duplicates, words
 from knowrl_core.seeds.model import RECOMMENDED
-from knowrl_core.seeds.surface import KINDS, surface_score
+from knowrl_core.seeds.surface import KINDS, classifier, surface_score
 
 FOLDER = Path(__file__).parents[4] / "seeds"
 FILES = [FOLDER / name for name in ("feasible.jsonl", "infeasible.jsonl", "probe.jsonl")]
@@ -94,3 +95,12 @@ def test_no_two_tasks_are_near_duplicates():
 def test_the_surface_does_not_give_the_label_away(tasks, kind):
     score = surface_score(kind, [t.task for t in tasks], [t.label for t in tasks], [t.id for t in tasks])
     assert score <= SURFACE_BAR
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("train", "test"), [(SEEDS, PROBE), (PROBE, SEEDS)], ids=["seeds-probe", "probe-seeds"])
+def test_what_the_surface_of_one_set_teaches_does_not_help_in_the_other(train, test, kind):
+    # Counterparts within a set push cross-validation below chance; between the sets nothing does.
+    x, y = (np.array([t.task for t in part], dtype=object) for part in (train, test))
+    guesses = classifier(kind).fit(x, [t.label for t in train]).predict(y)
+    assert 1 - SURFACE_BAR <= balanced_accuracy_score([t.label for t in test], guesses) <= SURFACE_BAR

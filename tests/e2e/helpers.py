@@ -1,0 +1,80 @@
+"""Start the real command in processes of its own, and compare what it leaves."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from knowrl_core.storage.files import sha256_file
+from knowrl_core.storage.layout import RunPaths, StageKey
+
+KNOWRL = [sys.executable, "-m", "flows.cli.main"]
+TINY = [
+    "--set=introspection.calls_per_label=3",
+    "--set=evaluation.probe_limit=8",
+    "--set=evaluation.frozen_limit=6",
+    "--set=tracking.enabled=false",
+]
+
+
+def knowrl(*arguments, home, check=None, **environment):
+    """Run the command to its end."""
+    done = subprocess.run(
+        [*KNOWRL, *arguments], capture_output=True, text=True, timeout=600, env=environment_of(home, **environment)
+    )
+    if check is not None:
+        assert done.returncode == check, f"exit {done.returncode}, expected {check}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def environment_of(home, **extra):
+    """An environment with a Prefect home of its own."""
+    base = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+    return {**base, "PREFECT_HOME": str(home), **extra}
+
+
+def start(*arguments, home, log, **environment):
+    """Start the command in a process group of its own."""
+    with Path(log).open("wb") as out:
+        return subprocess.Popen(
+            [*KNOWRL, *arguments], stdout=out, stderr=out, start_new_session=True, env=environment_of(home, **environment)
+        )
+
+
+def wait_for(condition, *, process, timeout=300, what="the condition"):
+    """Poll until it holds; fails if the process ends first."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert process.poll() is None, f"the process ended with {process.returncode} before {what}"
+        assert time.monotonic() < deadline, f"{what} did not come within {timeout} s"
+        time.sleep(0.002)
+
+
+def kill_group(process):
+    """SIGKILL the whole process group."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def in_stage(paths: RunPaths, key: StageKey):
+    """A condition: the stage has begun and is not committed."""
+    return lambda: paths.stage(key).with_name(f".{key.stage}.partial").exists()
+
+
+def artifacts(folder: Path) -> dict[str, str]:
+    """sha256 of every Parquet file and checkpoint file of a run."""
+    return {
+        path.relative_to(folder).as_posix(): sha256_file(path)
+        for path in sorted((folder / "iterations").rglob("*"))
+        if path.is_file() and path.name != "manifest.json"
+    }
+
+
+def manifests(folder: Path) -> dict[str, str]:
+    """sha256 of every manifest of a run."""
+    return {
+        path.parent.relative_to(folder).as_posix(): sha256_file(path)
+        for path in sorted((folder / "iterations").rglob("manifest.json"))
+    }

@@ -1,0 +1,63 @@
+"""kill -9 in each of the five stages, then the same command: the result equals that of an uninterrupted run."""
+
+import os
+import signal
+
+import pytest
+from tests.e2e.helpers import TINY, artifacts, in_stage, kill_group, knowrl, manifests, start, wait_for
+
+from knowrl_core.storage.layout import STAGES, RunPaths, StageKey
+from knowrl_core.storage.run_file import RunFile
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+ITERATIONS = 3
+
+
+def command(root):
+    return ["run", "--config", "smoke", f"--set=run.root={root}", f"--set=run.iterations={ITERATIONS}", *TINY]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, home, prefect_server):
+    root = tmp_path_factory.mktemp("uninterrupted")
+    knowrl(*command(root), home=home, check=0, PREFECT_API_URL=prefect_server)
+    return artifacts(root / "smoke")
+
+
+def kill_in(stage, root, home, server, log):
+    """Start the run and kill it while it is inside the stage, of whichever iteration it can be caught in."""
+    paths = RunPaths(root, "smoke")
+    process = start(*command(root), home=home, log=log, PREFECT_API_URL=server)
+    for iteration in range(1, ITERATIONS + 1):
+        key = StageKey(iteration, stage)
+        if paths.stage(key).exists():
+            continue
+        inside = in_stage(paths, key)
+        wait_for(lambda: inside() or paths.stage(key).exists(), process=process, what=f"stage {key}")
+        os.killpg(process.pid, signal.SIGSTOP)  # hold it still to look where it is
+        if inside() and not paths.stage(key).exists():
+            kill_group(process)
+            return key
+        os.killpg(process.pid, signal.SIGCONT)
+    kill_group(process)
+    raise AssertionError(f"no iteration could be caught inside stage {stage}")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_inside_a_stage(tmp_path, home, prefect_server, uninterrupted, stage):
+    folder = tmp_path / "smoke"
+    key = kill_in(stage, tmp_path, home, prefect_server, tmp_path / "log")
+    before = manifests(folder)
+    assert f"iterations/{key}" not in before
+    assert all(f"iterations/{key.iteration:03d}/{earlier}" in before for earlier in STAGES[: STAGES.index(stage)])
+
+    done = knowrl(*command(tmp_path), home=home, check=0, PREFECT_API_URL=prefect_server)
+
+    assert f"resuming at {key}" in done.stderr
+    after = manifests(folder)
+    assert {name: after[name] for name in before} == before, "a committed stage was run again"
+    assert artifacts(folder) == uninterrupted
+    assert any(name.endswith("checkpoint/model.safetensors") for name in uninterrupted)
+    outcomes = [attempt.outcome for attempt in RunFile.read(RunPaths(tmp_path, "smoke")).attempts]
+    assert outcomes == ["killed", "completed"]
+    assert not list(folder.rglob("*.partial"))
