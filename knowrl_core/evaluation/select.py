@@ -19,9 +19,10 @@ def take_evenly(tasks: Sequence[EvalTask], limit: int) -> list[EvalTask]:
     if not limit:
         return list(tasks)
     # Place within the label, then label: the labels take turns.
-    counts = dict.fromkeys(LABELS, 0)
+    order: list[str] = list(LABELS)
+    counts = dict.fromkeys(order, 0)
     turns = []
     for place, task in enumerate(tasks):
-        turns.append((counts[task.label], LABELS.index(task.label), place))
+        turns.append((counts[task.label], order.index(task.label), place))
         counts[task.label] += 1
     return [tasks[place] for place in sorted(place for _, _, place in sorted(turns)[:limit])]

@@ -63,7 +63,7 @@ class Template:
             except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as exc:
                 raise InputError(
                     f"{self.source}: the {part.role} turn at line {part.line} cannot be filled: {exc}",
-                    hint="Correct the template; docs/prompts.md lists its variables.",
+                    hint="Correct the template; the comments at the top of the built-in ones list the variables.",
                 ) from exc
             if not content:
                 raise InputError(

@@ -130,9 +130,8 @@ def _near(rows: list[Row]) -> list[Problem]:
         twins = first.task.pair and first.task.pair == second.task.pair and first.task.label != second.task.label
         if twins or normalise(first.task.task) == normalise(second.task.task):
             continue
-        alike = ", ".join(
-            f"{name} {value:.2f}" for name, value in (("ROUGE-L", near.rouge_l), ("token set", near.token_set)) if value
-        )
+        alike = f"ROUGE-L {near.rouge_l:.2f}, " if near.rouge_l else ""
+        alike += f"{near.shared_words:.0%} of their words shared"
         message = f"{show(second.task.task)} is nearly {show(first.task.task)} at {first.file}:{first.line} ({alike})"
         problems.append(warning("near_duplicate", message, second.file, second.line))
     return problems

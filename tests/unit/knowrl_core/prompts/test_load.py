@@ -32,10 +32,10 @@ def test_introspection_ends_inside_the_list(prompts):
 @pytest.mark.parametrize("view", VIEWS.values(), ids=str)
 def test_every_view_names_both_labels_in_its_order(prompts, mode, view):
     turns = prompts.verdict(mode).render(**verdict_variables("Sing a song.", view))
-    user = next(turn.content for turn in turns if turn.role == "user")
-    assert "Task: Sing a song." in user
-    assert view.question in user
-    assert user.startswith(view.first)
+    users = [turn.content for turn in turns if turn.role == "user"]
+    assert "Task: Sing a song." in users[-1]
+    assert view.question in users[-1]
+    assert users[0].startswith(view.first)
     assert turns[-1].role == "assistant"
 
 
