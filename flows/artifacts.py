@@ -12,6 +12,8 @@ def publish(ctx: RunContext) -> None:
     rows = [dict(zip((title for title, _ in COLUMNS), cells(row), strict=True)) for row in iteration_rows(ctx.history)]
     name = "".join(char if char.isalnum() else "-" for char in ctx.config.run.name.lower())
     try:
-        create_table_artifact(rows, key=f"knowrl-{name.strip('-')}", description=f"Iterations of run {ctx.config.run.name}")
-    except Exception as error:  # noqa: BLE001 - the server may be gone; nothing is lost with it
+        create_table_artifact(
+            rows, key=f"knowrl-{name.strip('-')}", description=f"Iterations of run {ctx.config.run.name}"
+        )
+    except Exception as error:
         ctx.reporter.warning(f"Prefect does not take the table of iterations: {type(error).__name__}: {error}")

@@ -75,7 +75,9 @@ def train(
         keys = list(stage_keys(resolved.run.iterations))
         pending = [key for key in keys if key not in ctx.history]
         if pending and len(pending) < len(keys):
-            reporter.message(f"resuming at {pending[0]}: {len(keys) - len(pending)} of {len(keys)} stages are committed")
+            reporter.message(
+                f"resuming at {pending[0]}: {len(keys) - len(pending)} of {len(keys)} stages are committed"
+            )
         elif not pending:
             reporter.message(f"all {len(keys)} stages are committed; nothing to do")
         previous = None

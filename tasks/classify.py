@@ -11,13 +11,13 @@ from knowrl_core.storage.schemas import Candidate, VerdictRecord
 from knowrl_core.verdicts import judge_tasks
 from tasks.context import RunContext
 from tasks.generate import CANDIDATES
-from tasks.stage import Stage, engine_slice, finite_mean, stage_task
+from tasks.stage import Stage, engine_slice, finite_mean, stage_task, verdict_slice
 
 VERDICTS = "verdicts.parquet"
 
 
 def _config(config: Config) -> dict[str, Any]:
-    return {"verdict": config.verdict.model_dump(mode="json"), "engine": engine_slice(config)}
+    return {"verdict": verdict_slice(config), "engine": engine_slice(config)}
 
 
 def _inputs(ctx: RunContext, key: StageKey) -> list[FileRef]:

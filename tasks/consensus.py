@@ -21,7 +21,10 @@ def _config(config: Config) -> dict[str, Any]:
 
 
 def _inputs(ctx: RunContext, key: StageKey) -> list[FileRef]:
-    refs = [ctx.ref(StageKey(key.iteration, GENERATE), CANDIDATES), ctx.ref(StageKey(key.iteration, CLASSIFY), VERDICTS)]
+    refs = [
+        ctx.ref(StageKey(key.iteration, GENERATE), CANDIDATES),
+        ctx.ref(StageKey(key.iteration, CLASSIFY), VERDICTS),
+    ]
     if key.iteration > 1:
         refs.append(ctx.ref(StageKey(key.iteration - 1, CONSENSUS), POOL))
     return refs

@@ -1,23 +1,31 @@
 """Stage ``evaluate``: is the model consistent with itself, and does it agree with the truth?"""
 
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from knowrl_core.config import Config
-from knowrl_core.evaluation import EvalTask, consensus_metrics, extrinsic_metrics, intrinsic_metrics, predict, take_evenly
+from knowrl_core.evaluation import (
+    EvalTask,
+    consensus_metrics,
+    extrinsic_metrics,
+    intrinsic_metrics,
+    predict,
+    take_evenly,
+)
 from knowrl_core.storage.commit import StageWriter
 from knowrl_core.storage.layout import CONSENSUS, EVALUATE, GENERATE, StageKey
 from knowrl_core.storage.manifest import FileRef
-from knowrl_core.storage.schemas import Candidate, ConsensusRecord, MetricRecord, PredictionRecord, VerdictRecord
-from knowrl_core.verdicts import judge_tasks
+from knowrl_core.storage.schemas import Candidate, ConsensusRecord, MetricRecord, PredictionRecord
+from knowrl_core.verdicts import expected_steps, judge_tasks
 from knowrl_core.worker import EngineSpec, ModelWorker, RemoteEngine
 from tasks.consensus import TABLE
 from tasks.context import RunContext
 from tasks.generate import CANDIDATES
 from tasks.prepare import Inputs, prepare
 from tasks.progress import Reporter
-from tasks.stage import Stage, engine_slice, stage_task
+from tasks.stage import Stage, engine_slice, stage_task, verdict_slice
 
 INTRINSIC = "intrinsic.parquet"
 EXTRINSIC = "extrinsic.parquet"
@@ -28,7 +36,7 @@ PROBE, FROZEN, FRESH = "probe", "frozen", "fresh"
 def _config(config: Config) -> dict[str, Any]:
     return {
         "evaluation": config.evaluation.model_dump(mode="json"),
-        "verdict": config.verdict.model_dump(mode="json"),
+        "verdict": verdict_slice(config),
         "engine": engine_slice(config),
     }
 
@@ -46,7 +54,10 @@ def _inputs(ctx: RunContext, key: StageKey) -> list[FileRef]:
 def _body(ctx: RunContext, key: StageKey, writer: StageWriter) -> None:
     """The policy on the probe (truth) and on the frozen set (agreement); agreement on this iteration's fresh tasks."""
     candidates = ctx.read(StageKey(0, GENERATE), CANDIDATES, Candidate)
-    frozen = take_evenly([EvalTask(item.id, item.task, item.intended) for item in candidates if item.kept], ctx.config.evaluation.frozen_limit)
+    frozen = take_evenly(
+        [EvalTask(item.id, item.task, item.intended) for item in candidates if item.kept],
+        ctx.config.evaluation.frozen_limit,
+    )
     probe = probe_tasks(ctx.inputs, ctx.config)
     predictions = predict_sets(
         ctx.engine(key.iteration),
@@ -78,9 +89,7 @@ def evaluate_alone(config: Config, reporter: Reporter) -> tuple[dict[str, float 
         worker = ModelWorker(Path(folder) / "worker.log", timeout=config.orchestration.stage_timeout)
         try:
             policy = f"{inputs.model.name}@{inputs.model.sha256[:12]}"
-            spec = EngineSpec(
-                folder=inputs.model.path, policy=policy, device=config.model.device, engine=config.engine
-            )
+            spec = EngineSpec(folder=inputs.model.path, policy=policy, device=config.model.device, engine=config.engine)
             predictions = predict_sets(
                 worker.engine(spec),
                 {PROBE: probe_tasks(inputs, config)},
@@ -96,7 +105,9 @@ def evaluate_alone(config: Config, reporter: Reporter) -> tuple[dict[str, float 
 
 def probe_tasks(inputs: Inputs, config: Config) -> list[EvalTask]:
     """The probe, cut to ``evaluation.probe_limit``."""
-    return take_evenly([EvalTask(task.id, task.task, task.label) for task in inputs.probe], config.evaluation.probe_limit)
+    return take_evenly(
+        [EvalTask(task.id, task.task, task.label) for task in inputs.probe], config.evaluation.probe_limit
+    )
 
 
 def predict_sets(
@@ -108,26 +119,33 @@ def predict_sets(
     policy: str,
     reporter: Reporter,
 ) -> dict[str, list[PredictionRecord]]:
-    """Judge labelled sets with one policy; the sets are asked in one go, so that batches fill."""
-    k = config.evaluation.k
-    named = {name: [row._replace(id=f"{name}/{row.id}") for row in rows] for name, rows in sets.items()}
-    records = judge_tasks(
-        engine,
-        [(row.id, row.task) for rows in named.values() for row in rows],
-        k=k,
-        config=config.verdict,
-        prompts=inputs.prompts,
-        run_seed=config.run.seed,
-        iteration=0,  # the noise depends on the task alone: an unchanged policy gives unchanged votes
-        stage=EVALUATE,
-        engine_name=engine.name,
-        policy=policy,
-        progress=reporter.advance,
-    )
-    by_set: dict[str, list[VerdictRecord]] = {name: [] for name in named}
-    for record in records:
-        by_set[record.task_id.partition("/")[0]].append(record)
-    return {name: predict(name, rows, by_set[name], k=k) for name, rows in named.items()}
+    """Judge labelled sets with one policy.
+
+    Each set is asked by itself: what a task is batched with changes its probabilities by float noise, and the numbers
+    of a set must not depend on which others are measured beside it.
+    """
+    k, name = config.evaluation.k, engine.name
+    total = sum(expected_steps(len(rows), config.verdict, k=k) for rows in sets.values())
+    done = 0
+    predictions = {}
+    for dataset, rows in sets.items():
+        records = judge_tasks(
+            engine,
+            [(f"{dataset}/{row.id}", row.task) for row in rows],
+            k=k,
+            config=config.verdict,
+            prompts=inputs.prompts,
+            run_seed=config.run.seed,
+            iteration=0,  # the noise depends on the task alone: an unchanged policy gives unchanged votes
+            stage=EVALUATE,
+            engine_name=name,
+            policy=policy,
+            progress=lambda now, _, before=done: reporter.advance(before + now, total),  # type: ignore[misc]
+        )
+        done += expected_steps(len(rows), config.verdict, k=k)
+        own = [replace(record, task_id=record.task_id.removeprefix(f"{dataset}/")) for record in records]
+        predictions[dataset] = predict(dataset, rows, own, k=k)
+    return predictions
 
 
 evaluate = stage_task(Stage(name=EVALUATE, config=_config, inputs=_inputs, body=_body))

@@ -62,7 +62,7 @@ def _body(ctx: RunContext, key: StageKey, writer: StageWriter) -> None:
     writer.metrics |= {"tokens": math.fsum(tokens)}
     if not kept:
         ctx.reporter.warning(
-            f"{key}: none of {len(candidates)} parsed tasks passed the filters; column drop_reason of {CANDIDATES} says why"
+            f"{key}: none of {len(candidates)} parsed tasks passed the filters; see drop_reason in {CANDIDATES}"
         )
 
 

@@ -51,7 +51,9 @@ def open_run(
         keys = tuple(stage_keys(config.run.iterations))
         history = verify_run(paths, keys)
         if history.problem:
-            history = _repair(paths, keys, history, reporter, allowed=repair)
+            if not repair:
+                raise history.problem
+            history = _repair(paths, keys, history.problem, len(history.committed), reporter)
         first = str(history.next_key) if history.next_key else None
         if first is not None:
             worker.start()  # it loads its libraries while Prefect and MLflow get ready
@@ -118,16 +120,13 @@ def apply_retention(ctx: RunContext) -> None:
 
 
 def _repair(
-    paths: RunPaths, keys: tuple[StageKey, ...], history: History, reporter: Reporter, *, allowed: bool
+    paths: RunPaths, keys: tuple[StageKey, ...], problem: ArtifactError, sound: int, reporter: Reporter
 ) -> History:
-    """Set the damaged stage and everything after it aside, so that it is done again."""
-    assert history.problem and history.next_key  # noqa: S101 - the caller has just seen the problem
-    if not allowed:
-        raise history.problem
-    reporter.warning(f"repair: {history.problem.message}; {history.next_key} and what follows are done again")
-    for key in keys[keys.index(history.next_key) :]:
+    """Remove all but the sound stages, of which the first is damaged, so that they are done again."""
+    reporter.warning(f"repair: {problem.message}; {keys[sound]} and what follows are done again")
+    for key in keys[sound:]:
         shutil.rmtree(paths.stage(key), ignore_errors=True)
     again = verify_run(paths, keys)
-    if again.problem or (again.next_key is None):
-        raise ArtifactError(f"{paths.folder}: repair did not help: {again.problem}")
+    if again.problem:
+        raise again.problem
     return again

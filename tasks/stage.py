@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 
 from knowrl_core.config import Config
 from knowrl_core.errors import StageError, WorkerDiedError
+from knowrl_core.prompts import check_views
 from knowrl_core.storage.commit import StageWriter
 from knowrl_core.storage.layout import StageKey
 from knowrl_core.storage.manifest import FileRef, Manifest
@@ -114,7 +115,16 @@ def _os_error(error: OSError, key: StageKey) -> StageError:
 
 def engine_slice(config: Config) -> dict[str, Any]:
     """The part of the engine's config that its results depend on (batch sizes do not count)."""
-    return {**config.engine.model_dump(mode="json", include={"kind", "dtype", "threads"}), "device": config.model.device}
+    return {
+        **config.engine.model_dump(mode="json", include={"kind", "dtype", "threads"}),
+        "device": config.model.device,
+    }
+
+
+def verdict_slice(config: Config) -> dict[str, Any]:
+    """How verdicts are asked, with the wording of the views, which is code and not a template file."""
+    wording = {view.name: view.variables() for view in check_views(config.verdict.views)}
+    return {**config.verdict.model_dump(mode="json"), "views": wording}
 
 
 def finite_mean(name: str, values: Iterable[float | None]) -> dict[str, float]:

@@ -56,7 +56,7 @@ class Tracker:
         try:
             if not self._off:
                 self._open()
-        except Exception as error:  # noqa: BLE001 - tracking must not stop a run, whatever is wrong with it
+        except Exception as error:
             self._give_up(error)
         for key, manifest in history.items():
             self.log_stage(key, manifest)
@@ -67,7 +67,7 @@ class Tracker:
             return
         try:
             self._log_stage(key, manifest)
-        except Exception as error:  # noqa: BLE001 - see open()
+        except Exception as error:
             self._give_up(error)
 
     def close(self, outcome: str) -> None:
@@ -77,7 +77,7 @@ class Tracker:
         status = {"completed": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}[outcome]
         try:
             self._client.set_terminated(self._parent, status)
-        except Exception as error:  # noqa: BLE001 - see open()
+        except Exception as error:
             self._give_up(error)
 
     def _open(self) -> None:

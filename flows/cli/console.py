@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from knowrl_core.errors import KnowrlError
@@ -61,7 +70,7 @@ class TerminalReporter:
             transient=True,
             disable=not self._live,
         )
-        self._bar = None
+        self._bar: TaskID | None = None
 
     def __enter__(self) -> "TerminalReporter":
         self._progress.start()

@@ -45,7 +45,7 @@ def doctor(set_: SetOption = None, json_: JsonOption = False) -> None:
             ok, text = check()
         except KnowrlError as error:
             ok, text = False, str(error)
-        except Exception as error:  # noqa: BLE001 - a broken library is a finding, too
+        except Exception as error:
             ok, text = False, f"{type(error).__name__}: {error}"
         findings.append({"check": name, "ok": ok, "needed": needed, "finding": text})
     able = all(item["ok"] for item in findings if item["needed"])
@@ -71,7 +71,11 @@ def _processor() -> Finding:
 
     from knowrl_core.models.load import pick_dtype
 
-    fast = "bf16 is native" if pick_dtype("auto", torch.device("cpu")) is torch.bfloat16 else "no native bf16: fp32 is used"
+    fast = (
+        "bf16 is native"
+        if pick_dtype("auto", torch.device("cpu")) is torch.bfloat16
+        else "no native bf16: fp32 is used"
+    )
     return True, f"{psutil.cpu_count(logical=False)} cores, {psutil.cpu_count()} threads; {fast}"
 
 

@@ -17,7 +17,9 @@ def evaluate(
     model: Annotated[str, typer.Option("--model", "-m", help="Folder, Hub id or alias of a causal language model.")],
     config: ConfigOption = DEFAULT_PROFILE,
     set_: SetOption = None,
-    predictions: Annotated[Path | None, typer.Option("--out", help="Write the predictions to this Parquet file.")] = None,
+    predictions: Annotated[
+        Path | None, typer.Option("--out", help="Write the predictions to this Parquet file.")
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
     """Judge the probe's tasks with a model and compare with the truth, as stage evaluate does in iteration 0."""

@@ -13,7 +13,8 @@ ConfigOption = Annotated[
     str, typer.Option("--config", "-c", help="A profile (smoke, cpu, llama31-8b, qwen25-7b) or a YAML file.")
 ]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a config field, such as rl.kl_coef=1e-3.")
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a config field, such as rl.kl_coef=1e-3."),
 ]
 RunArgument = Annotated[str, typer.Argument(help="Name of the run, or path of its folder.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]

@@ -48,11 +48,15 @@ def _go(config: Config, *, profile: str, repair: bool) -> None:
         with TerminalReporter() as reporter, terminal(reporter):
             train(profile=profile, config=Config.model_validate(config.model_dump()), repair=repair)
     except KeyboardInterrupt:
-        err.print(f"\ninterrupted; what is committed stands. Go on with: [bold]{_resume_command(paths)}[/]", soft_wrap=True)
+        err.print(
+            f"\ninterrupted; what is committed stands. Go on with: [bold]{_resume_command(paths)}[/]", soft_wrap=True
+        )
         raise
     except KnowrlError as error:
         if error.exit_code == 1:
-            raise type(error)(error.message, hint=f"{error.hint}\nGo on with: {_resume_command(paths)}".strip()) from error
+            raise type(error)(
+                error.message, hint=f"{error.hint}\nGo on with: {_resume_command(paths)}".strip()
+            ) from error
         raise
     except Exception as error:
         if os.environ.get("KNOWRL_TRACEBACK"):

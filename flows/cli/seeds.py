@@ -21,7 +21,9 @@ def _seeds() -> None:
 
 @app.command("check")
 def check(
-    files: Annotated[list[Path] | None, typer.Argument(help="Seed files (JSON lines); without any, those that ship.")] = None,
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Seed files (JSON lines); without any, those that ship.")
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
     """Find broken rows, duplicates and imbalance in seed files, taken together. Exit code 2 if there are errors."""

@@ -18,7 +18,9 @@ from knowrl_core.storage.verify import committed_manifests
 
 
 def status(
-    run: Annotated[str | None, typer.Argument(help="Name of the run or path of its folder; without it, all runs.")] = None,
+    run: Annotated[
+        str | None, typer.Argument(help="Name of the run or path of its folder; without it, all runs.")
+    ] = None,
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:

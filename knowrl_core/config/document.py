@@ -18,7 +18,9 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in rules if tag not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp")]
+    first: [
+        (tag, regexp) for tag, regexp in rules if tag not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp")
+    ]
     for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _FLOAT = r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|nan)$"
@@ -39,7 +41,7 @@ def parse_yaml(text: str, source: str) -> tuple[Any, dict[Path, int]]:
     try:
         for event in yaml.parse(text, Loader=_Loader):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                raise InputError(f"{source}:{event.start_mark.line + 1}: anchors and aliases are not allowed in a config")
+                raise InputError(f"{source}:{_line(event)}: anchors and aliases are not allowed in a config")
         node = yaml.compose(text, Loader=_Loader)
         lines: dict[Path, int] = {}
         _walk(node, (), lines, source)
@@ -49,6 +51,10 @@ def parse_yaml(text: str, source: str) -> tuple[Any, dict[Path, int]]:
         where = f"{source}:{mark.line + 1}" if mark else source
         problem = getattr(error, "problem", None) or str(error)
         raise InputError(f"{where}: not valid YAML: {problem}") from None
+
+
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark else 1
 
 
 def _walk(node: yaml.Node | None, path: Path, lines: dict[Path, int], source: str) -> None:

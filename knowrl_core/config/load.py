@@ -34,10 +34,14 @@ def find_profile(source: str) -> FilePath:
         if path.is_file():
             return path
         problem = "is a folder" if path.is_dir() else "no such file"
-        raise InputError(f"config {source!r}: {problem}", hint=f"Give a YAML file, or a profile: {', '.join(profiles())}.")
+        raise InputError(
+            f"config {source!r}: {problem}", hint=f"Give a YAML file, or a profile: {', '.join(profiles())}."
+        )
     if source in profiles():
         return shipped("configs", f"{source}.yaml")
-    raise InputError(f"unknown profile {source!r}", hint=f"Profiles: {', '.join(profiles())}; or give a path to a YAML file.")
+    raise InputError(
+        f"unknown profile {source!r}", hint=f"Profiles: {', '.join(profiles())}; or give a path to a YAML file."
+    )
 
 
 def load_config(source: str = DEFAULT_PROFILE, overrides: Sequence[str] = ()) -> Config:

@@ -51,7 +51,7 @@ class ModelConfig(Section):
 
 
 class FilesConfig(Section):
-    """Seed and probe files; relative paths start at the current folder. ``builtin`` means the files that ship with KnowRL."""
+    """Seed and probe files; relative paths start at the current folder, ``builtin`` means the files that ship."""
 
     feasible: str = "builtin"
     """Verified feasible seeds (JSON lines)."""

@@ -8,9 +8,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from knowrl_core.errors import ArtifactError, StageError
+from knowrl_core.models.load import load_policy
 
 OPTIMIZER_FILE: Final = "optimizer.safetensors"
 STATE_FILE: Final = "trainer_state.json"
@@ -49,30 +50,14 @@ they have seen. Empty for an optimizer that has made no step."""
 
 
 def load_model(folder: Path, device: str) -> PreTrainedModel:
-    """Load a model's weights as float32 for training; offline, safetensors only, no remote code.
+    """Load a model's weights as float32 for training.
+
+    Dropout is off in training, too: the first step's ratios must be 1, and the update the same each time.
 
     Raises:
-        ArtifactError: The folder holds no model that can be loaded.
+        InputError: The folder holds no model that can be loaded.
     """
-    try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            attn_implementation="sdpa",
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise ArtifactError(
-            f"cannot load a model from {folder}: {error}; expected a Hugging Face folder with config.json and "
-            "safetensors weights",
-            hint="If it is a checkpoint of this run, redo the stage that wrote it.",
-        ) from error
-    model.to(torch.device(device))  # type: ignore[arg-type]
-    # Dropout off, in training too: the first step's ratios must be 1, and the update the same each time.
-    model.eval()  # type: ignore[no-untyped-call]
-    return model
+    return load_policy(folder, device=device, dtype=torch.float32)
 
 
 def load_state(folder: Path | None) -> tuple[TrainerState, Moments]:

@@ -15,13 +15,11 @@ optimizer steps. ``save``: the checkpoint is being written."""
 
 
 class _Message(BaseModel):
-    # NaN stands in step records where there is no reference; as "constants" it survives JSON.
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
         use_attribute_docstrings=True,
         protected_namespaces=(),
-        ser_json_inf_nan="constants",
     )
 
 

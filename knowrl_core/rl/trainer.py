@@ -44,8 +44,8 @@ class StepOutcome:
 
     loss: float
     """Clipped policy loss, mean over tokens."""
-    kl: float
-    """Mean k1 estimate of KL(policy || reference) at this step's weights; NaN without a reference."""
+    kl: float | None
+    """Mean k1 estimate of KL(policy || reference) at this step's weights; None without a reference."""
     clip_fraction: float
     """Share of tokens whose gradient the clip cut off."""
     entropy: float
@@ -120,7 +120,7 @@ class Trainer:
         rate = self._apply()
         return StepOutcome(
             loss=sums.loss,
-            kl=math.nan if sums.kl is None else sums.kl / mini.tokens,
+            kl=None if sums.kl is None else sums.kl / mini.tokens,
             clip_fraction=sums.clipped / mini.tokens,
             entropy=sums.entropy / mini.tokens,
             grad_norm=grad_norm,

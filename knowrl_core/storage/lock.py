@@ -16,8 +16,8 @@ from knowrl_core.errors import RunLockedError
 class RunLock:
     """An advisory lock of the operating system on ``.lock``.
 
-    It is held by an open file descriptor: when the process ends, however it ends, the system releases it, so a lock left
-    by a dead process needs no cleaning up. Who holds it stands in ``.lock.json`` for the message only.
+    It is held by an open file descriptor: when the process ends, however it ends, the system releases it, so a lock
+    left by a dead process needs no cleaning up. Who holds it stands in ``.lock.json`` for the message only.
 
     Raises:
         RunLockedError: From ``with``, when another process holds it.

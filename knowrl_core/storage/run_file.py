@@ -89,7 +89,8 @@ class RunFile(_Part):
             return cls.model_validate_json(paths.run_file.read_bytes())
         except FileNotFoundError:
             raise InputError(
-                f"no run {paths.name!r} in {paths.root}", hint="`knowrl status` lists the runs; `knowrl run` starts one."
+                f"no run {paths.name!r} in {paths.root}",
+                hint="`knowrl status` lists the runs; `knowrl run` starts one.",
             ) from None
         except (OSError, ValidationError) as error:
             raise ArtifactError(f"{paths.run_file}: cannot be read: {error}") from error
@@ -106,13 +107,13 @@ class RunFile(_Part):
         """
         new = config.model_dump(mode="json")
         problems = [
-            f"{section}.{field}: got {new[section][field]!r}, but this run was made with {self.config[section][field]!r}"
+            f"{section}.{field}: got {new[section][field]!r}, expected {self.config[section][field]!r} as before"
             for section, field in PINNED_FIELDS
             if new[section][field] != self.config[section][field]
         ]
         if not problems:
             problems = [
-                f"{name}: its content changed since the run was made (sha256 {pins.get(name, 'none')[:12]}, was {old[:12]})"
+                f"{name}: got content with sha256 {pins.get(name, 'none')[:12]}, expected {old[:12]} as before"
                 for name, old in self.pins.items()
                 if pins.get(name) != old
             ]

@@ -6,7 +6,7 @@ came from the model; whoever shows them escapes them.
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import pyarrow as pa
 
@@ -17,7 +17,7 @@ SCHEMA_VERSION: Final = 1
 class Record(Protocol):
     """A dataclass whose fields were declared with :func:`column`."""
 
-    __dataclass_fields__: dict[str, Any]
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
 def column(kind: pa.DataType, description: str, *, null: bool = False) -> Any:
@@ -73,9 +73,13 @@ class VerdictRecord:
     verdict: str = column(_S, f"{_LABEL}, or unparseable")
     text: str = column(_S, "the response")
     token_ids: list[int] = column(pa.list_(pa.int32()), "response tokens")
-    logprobs: list[float] = column(pa.list_(pa.float32()), "natural log-probability of each response token, by the engine")
+    logprobs: list[float] = column(
+        pa.list_(pa.float32()), "natural log-probability of each response token, by the engine"
+    )
     prompt_token_ids: list[int] = column(pa.list_(pa.int32()), "prompt tokens")
-    p_infeasible: float | None = column(_F, "exact renormalised probability of infeasible (constrained mode)", null=True)
+    p_infeasible: float | None = column(
+        _F, "exact renormalised probability of infeasible (constrained mode)", null=True
+    )
     label_mass: float | None = column(_F, "probability of both label strings before renormalisation", null=True)
     prompt_sha256: str = column(_S, "sha256 of the prompt template")
     engine: str = column(_S, "generation engine and its arithmetic")
@@ -139,7 +143,9 @@ class StepRecord:
     batch: int = column(_I, "rollout batch, from 0")
     learning_rate: float = column(_F, "learning rate of the step")
     loss: float = column(_F, "clipped policy loss, mean over response tokens")
-    kl: float = column(_F, "mean k1 estimate of KL(policy || reference) per token, at this step")
+    kl: float | None = column(
+        _F, "mean k1 estimate of KL(policy || reference) per token, at this step; null without a reference", null=True
+    )
     clip_fraction: float = column(_F, "share of tokens whose ratio was clipped")
     grad_norm: float = column(_F, "gradient norm before scaling")
     entropy: float = column(_F, "mean token entropy of the policy, in nats")
@@ -166,7 +172,9 @@ class PredictionRecord:
     task: str = column(_S, "its text")
     label: str = column(_S, f"truth (extrinsic) or intended label (intrinsic): {_LABEL}")
     predicted: str = column(_S, f"{_LABEL}, or unparseable (also a tied vote)")
-    score: float | None = column(_F, "probability or vote share of infeasible; null without a parseable verdict", null=True)
+    score: float | None = column(
+        _F, "probability or vote share of infeasible; null without a parseable verdict", null=True
+    )
     votes_feasible: int = column(_I, "verdicts feasible")
     votes_infeasible: int = column(_I, "verdicts infeasible")
     votes_unparseable: int = column(_I, "verdicts that could not be parsed")

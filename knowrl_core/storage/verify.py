@@ -69,7 +69,9 @@ def verify_stage(paths: RunPaths, key: StageKey, known: dict[str, str]) -> Manif
         )
     for ref in manifest.inputs:
         if not ref.path.startswith(EXTERNAL) and known.get(ref.path) != ref.sha256:
-            raise ArtifactError(f"{folder}: was made from another {ref.path} than the one that stands", hint=REPAIR_HINT)
+            raise ArtifactError(
+                f"{folder}: was made from another {ref.path} than the one that stands", hint=REPAIR_HINT
+            )
     pruned = pruned_files(folder)
     for ref in manifest.outputs:
         if ref.path not in pruned:
@@ -91,9 +93,13 @@ def check_file(paths: RunPaths, ref: FileRef) -> None:
             raise ArtifactError(f"{path}: got {size:,} bytes, expected {ref.bytes:,}", hint=REPAIR_HINT)
         found = sha256_file(path)
     except OSError as error:
-        raise ArtifactError(f"{path}: {error.strerror or error}, expected a committed file", hint=REPAIR_HINT) from error
+        raise ArtifactError(
+            f"{path}: {error.strerror or error}, expected a committed file", hint=REPAIR_HINT
+        ) from error
     if found != ref.sha256:
-        raise ArtifactError(f"{path}: its content was altered (sha256 {found[:12]}, expected {ref.sha256[:12]})", hint=REPAIR_HINT)
+        raise ArtifactError(
+            f"{path}: its content was altered (sha256 {found[:12]}, expected {ref.sha256[:12]})", hint=REPAIR_HINT
+        )
 
 
 def _later_stage(paths: RunPaths, keys: Sequence[StageKey], key: StageKey) -> StageKey | None:

@@ -17,13 +17,11 @@ from knowrl_core.worker.process import end, spawn, tail
 
 MODULE: Final = "knowrl_core.worker.server"
 _ERRORS: Final[dict[str, type[KnowrlError]]] = {
-    name: kind
-    for name, kind in vars(errors).items()
-    if isinstance(kind, type) and issubclass(kind, KnowrlError)
+    name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, KnowrlError)
 }
 
 _DEFAULTS: Final = {
-    # Idle OpenMP threads that spin steal the cores from whoever else is on the machine; must be set before torch is loaded.
+    # Idle OpenMP threads that spin take the cores from all others. It must be set before torch is loaded.
     "OMP_WAIT_POLICY": "PASSIVE",
     "TOKENIZERS_PARALLELISM": "false",
 }
@@ -50,7 +48,11 @@ class ModelWorker:
         if self._process is None or self._process.poll() is not None:
             self._log.parent.mkdir(parents=True, exist_ok=True)
             with self._log.open("ab") as log:
-                self._process = spawn(MODULE, log, environment={name: value for name, value in _DEFAULTS.items() if name not in os.environ})
+                self._process = spawn(
+                    MODULE,
+                    log,
+                    environment={name: value for name, value in _DEFAULTS.items() if name not in os.environ},
+                )
 
     def close(self) -> None:
         """End the process; its memory is free when this returns."""
@@ -81,9 +83,15 @@ class ModelWorker:
         """
         self.start()
         process = self._process
-        assert process and process.stdin and process.stdout  # noqa: S101 - start() has just made them
+        if process is None or process.stdin is None or process.stdout is None:
+            raise WorkerDiedError("the model worker did not start")
         expired = threading.Event()
-        watchdog = threading.Timer(self._timeout, lambda: (expired.set(), process.kill()))
+
+        def expire() -> None:
+            expired.set()
+            process.kill()
+
+        watchdog = threading.Timer(self._timeout, expire)
         watchdog.daemon = True
         watchdog.start()
         finished = False
@@ -117,7 +125,9 @@ class ModelWorker:
         code = process.returncode
         reason = f"signal {-code}" if code < 0 else f"exit code {code}"
         hint = "Signal 9 usually means that the machine ran out of memory. " if code == -9 else ""
-        return WorkerDiedError(f"the model worker ended with {reason}\n{tail(self._log)}", hint=f"{hint}Log: {self._log}")
+        return WorkerDiedError(
+            f"the model worker ended with {reason}\n{tail(self._log)}", hint=f"{hint}Log: {self._log}"
+        )
 
 
 class RemoteEngine:

@@ -62,8 +62,7 @@ def end(process: subprocess.Popen[bytes], *, grace: float = 0.0) -> None:
 
 def tail(path: Path, lines: int = 12) -> str:
     """The last lines of a log, for an error message."""
-    with contextlib.suppress(OSError):
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 8_192))
-            return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 8_192))
+        return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])
     return ""

@@ -1,7 +1,8 @@
 """The model worker: the process that holds the model.
 
-Started by :class:`knowrl_core.worker.client.ModelWorker` as ``python -m knowrl_core.worker.server PARENT_PID``. It reads
-requests from standard input and answers on standard output until its input ends. Memory and crashes of the model stay here.
+Started by :class:`knowrl_core.worker.client.ModelWorker` as ``python -m knowrl_core.worker.server PARENT_PID``. It
+reads requests from standard input and answers on standard output until its input ends. Memory and crashes of the model
+stay here.
 """
 
 import gc
@@ -35,7 +36,7 @@ class Server:
                 self._send(reply)
         except KnowrlError as error:
             self._send(Reply(error=Failure(kind=type(error).__name__, message=error.message, hint=error.hint)))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the other side must be told
+        except Exception as error:
             traceback.print_exc()
             self._drop_engine()
             self._send(Reply(error=Failure(kind="StageError", message=f"{type(error).__name__}: {error}"[:2_000])))

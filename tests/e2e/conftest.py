@@ -8,6 +8,7 @@ import time
 
 import httpx
 import pytest
+
 from tests.e2e.helpers import environment_of
 
 

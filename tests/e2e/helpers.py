@@ -22,7 +22,12 @@ TINY = [
 def knowrl(*arguments, home, check=None, **environment):
     """Run the command to its end."""
     done = subprocess.run(
-        [*KNOWRL, *arguments], capture_output=True, text=True, timeout=600, env=environment_of(home, **environment)
+        [*KNOWRL, *arguments],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=600,
+        env=environment_of(home, **environment),
     )
     if check is not None:
         assert done.returncode == check, f"exit {done.returncode}, expected {check}\n{done.stdout}\n{done.stderr}"
@@ -39,7 +44,11 @@ def start(*arguments, home, log, **environment):
     """Start the command in a process group of its own."""
     with Path(log).open("wb") as out:
         return subprocess.Popen(
-            [*KNOWRL, *arguments], stdout=out, stderr=out, start_new_session=True, env=environment_of(home, **environment)
+            [*KNOWRL, *arguments],
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+            env=environment_of(home, **environment),
         )
 
 

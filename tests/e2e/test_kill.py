@@ -4,10 +4,10 @@ import os
 import signal
 
 import pytest
-from tests.e2e.helpers import TINY, artifacts, in_stage, kill_group, knowrl, manifests, start, wait_for
 
 from knowrl_core.storage.layout import STAGES, RunPaths, StageKey
 from knowrl_core.storage.run_file import RunFile
+from tests.e2e.helpers import TINY, artifacts, in_stage, kill_group, knowrl, manifests, start, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 ITERATIONS = 3
@@ -32,8 +32,8 @@ def kill_in(stage, root, home, server, log):
         key = StageKey(iteration, stage)
         if paths.stage(key).exists():
             continue
-        inside = in_stage(paths, key)
-        wait_for(lambda: inside() or paths.stage(key).exists(), process=process, what=f"stage {key}")
+        inside, done = in_stage(paths, key), paths.stage(key)
+        wait_for(lambda inside=inside, done=done: inside() or done.exists(), process=process, what=f"stage {key}")
         os.killpg(process.pid, signal.SIGSTOP)  # hold it still to look where it is
         if inside() and not paths.stage(key).exists():
             kill_group(process)

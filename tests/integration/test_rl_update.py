@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from knowrl_core.config.learning import RLConfig
 from knowrl_core.config.model import ModelConfig
@@ -84,8 +85,15 @@ def plain_gradient(model: PreTrainedModel, units: list[PromptUnit], weights: tor
     return gradient(model)
 
 
+def float64_norm(self: LlamaRMSNorm, hidden: torch.Tensor) -> torch.Tensor:
+    """RMSNorm without the library's cast to float32, which leaves 2e-7 of noise in a float64 model."""
+    return self.weight * (hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.variance_epsilon))
+
+
 @pytest.mark.slow
-def test_packed_and_plain_gradients_agree(folder: Path, units: list[PromptUnit]) -> None:
+def test_packed_and_plain_gradients_agree(
+    folder: Path, units: list[PromptUnit], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Packing is exact in float64; in float32 both forms are as far from it as rounding takes them.
 
     On this model float32 puts the plain form itself 0.8e-5 (eager attention) to 1.4e-5 (sdpa) from its float64
@@ -98,6 +106,7 @@ def test_packed_and_plain_gradients_agree(folder: Path, units: list[PromptUnit])
     rounded = [packed_gradient(model, units, weights, budget) for budget in (64, 4096)]
     plain = plain_gradient(model, units, weights)
     model.double()
+    monkeypatch.setattr(LlamaRMSNorm, "forward", float64_norm)
     exact = plain_gradient(model, units, weights)
     for budget in (64, 4096):
         assert (packed_gradient(model, units, weights, budget) - exact).norm() <= 1e-10 * exact.norm()

@@ -32,7 +32,7 @@ def test_a_missing_and_a_broken_one(paths):
     with pytest.raises(InputError, match="no run 'smoke'"):
         RunFile.read(paths)
     paths.run_file.write_text("{")
-    with pytest.raises(ArtifactError, match="run.json"):
+    with pytest.raises(ArtifactError, match=r"run\.json"):
         RunFile.read(paths)
 
 
@@ -47,7 +47,7 @@ def test_another_past_is_refused(override):
 
 def test_changed_seeds_are_refused():
     run_file = RunFile.create(load_config("smoke"), PINS)
-    with pytest.raises(InputError, match="files.probe"):
+    with pytest.raises(InputError, match=r"files\.probe"):
         run_file.check_pins(load_config("smoke"), {**PINS, "files.probe": "q" * 64})
 
 

@@ -15,7 +15,9 @@ from knowrl_core.storage.files import sha256_file
 from knowrl_core.storage.schemas import MetricRecord, PoolRecord, schema_of
 from knowrl_core.storage.tables import count_rows, read_table, write_table
 
-RECORDS = [item for item in vars(schemas).values() if dataclasses.is_dataclass(item) and item.__module__ == schemas.__name__]
+RECORDS = [
+    item for item in vars(schemas).values() if dataclasses.is_dataclass(item) and item.__module__ == schemas.__name__
+]
 VALUES = {
     pa.string(): st.text(max_size=20),
     pa.int64(): st.integers(-(2**63), 2**63 - 1),
