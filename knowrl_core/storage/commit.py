@@ -1,5 +1,6 @@
 """Write a stage directory so that it is complete or absent, whatever happens."""
 
+import os
 import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -63,6 +64,7 @@ class StageWriter:
         if target.exists():
             raise StageError(f"{target} exists, expected it absent before stage {self.key} is committed")
         finished = datetime.now(UTC)
+        share(self.folder)
         outputs = tuple(self._reference(path) for path in sorted(self.folder.rglob("*")) if path.is_file())
         manifest = Manifest(
             stage=self.key.stage,
@@ -96,3 +98,12 @@ class StageWriter:
         final = self.paths.stage(self.key) / path.relative_to(self.folder)
         rows = count_rows(path) if path.suffix == ".parquet" else None
         return FileRef(path=self.paths.relative(final), sha256=sha256_file(path), bytes=path.stat().st_size, rows=rows)
+
+
+def share(folder: Path) -> None:
+    """Give files the mode that the user's umask asks for: some libraries write theirs for the owner alone."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o666 & ~umask)

@@ -1,6 +1,7 @@
 """Commit, verify, damage: a stage directory is complete or absent, and nothing is trusted silently."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -68,6 +69,17 @@ def test_a_committed_stage_is_complete(paths):
     assert manifest.outputs[0].rows == 2
     assert manifest.outputs[0].sha256 == sha256_file(folder / "table.parquet")
     assert [item.name for item in folder.parent.iterdir()] == ["generate"]
+
+
+def test_files_are_as_open_as_the_umask_says(paths):
+    writer = StageWriter(paths, FIRST, seed=1, config={}, inputs=[])
+    writer.path("private.bin").touch(mode=0o600)
+    before = os.umask(0o027)
+    try:
+        writer.commit()
+    finally:
+        os.umask(before)
+    assert paths.file(FIRST, "private.bin").stat().st_mode & 0o777 == 0o640
 
 
 def test_before_the_commit_nothing_is_there(paths):
