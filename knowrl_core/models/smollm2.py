@@ -14,12 +14,12 @@ from knowrl_core.models.folder import hash_file
 ALIAS = "smollm2-135m-instruct"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-_LAYOUT = 1
+_LAYOUT = 2
 """Part of the cache name; raised when the conversion (see ``dequantise.py``) would write other files."""
 
 
 def smollm2_folder() -> tuple[Path, str]:
-    """The dequantised model (fp32 safetensors, tokenizer, chat template) in the cache, made on first use.
+    """The dequantised model (bf16 safetensors, tokenizer, chat template) in the cache, made on first use.
 
     Returns:
         The folder and the hash of its model files.

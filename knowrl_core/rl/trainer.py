@@ -57,6 +57,20 @@ class StepOutcome:
 
 
 @torch.no_grad()
+def settle_on_bf16(model: PreTrainedModel) -> None:
+    """Round the weights that autocast uses in bf16 to bf16, in place, at the start of a run.
+
+    The forward pass stays what it was, since autocast rounds them anyway. But of weights that were published in fp16,
+    or dequantised from a few bits, one in eight to twelve lies exactly half-way between two bf16 numbers. The first
+    step, however small, would flip all of these in its own direction: a jump thousands of times its learning rate.
+    """
+    head = model.get_output_embeddings()  # it computes in fp32, and may share its weight with the embeddings
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear) and module is not head:
+            module.weight.copy_(module.weight.bfloat16())
+
+
+@torch.no_grad()
 def all_logprobs(
     model: PreTrainedModel,
     passes: Sequence[PackedPass],
@@ -97,6 +111,8 @@ class Trainer:
         self.state = state
         if rl.gradient_checkpointing:
             _checkpoint_layers(model)
+        if rl.precision == "bf16" and not moments:
+            settle_on_bf16(model)
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         # Biases and norm weights are not decayed: they have no scale to shrink that another weight would not restore.
         groups = [

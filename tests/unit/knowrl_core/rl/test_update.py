@@ -1,5 +1,6 @@
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -275,6 +276,21 @@ def test_unwritable_output(make_job, tmp_path):
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(StageError, match="cannot write the checkpoint"):
         run_update(make_job(output_dir=tmp_path / "file" / "out"))
+
+
+def test_in_bf16_a_tiny_step_is_a_tiny_change(make_job, folders, tmp_path):
+    """Weights half-way between two bf16 numbers must not all flip at the first step."""
+    folder = shutil.copytree(folders["llama"], tmp_path / "fp16")
+    tensors = load_file(folder / "model.safetensors")
+    halves = {  # the upper 16 bits are a bf16 number; 0x8000 below them is half-way to the next
+        name: ((t.view(torch.int32) & ~0xFFFF) | 0x8000).view(torch.float32) if "proj" in name else t
+        for name, t in tensors.items()
+    }
+    save_file(halves, folder / "model.safetensors", metadata={"format": "pt"})
+    job = make_job(policy_dir=folder, reference_dir=folder, precision="bf16", learning_rate=1e-9, train_batch_size=2)
+    result = run_update(job)
+    assert len(result.steps) > 1
+    assert max(abs(step.kl) for step in result.steps) < 1e-4
 
 
 def test_contradictions_are_refused(make_job, folders, tmp_path):
