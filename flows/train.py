@@ -13,14 +13,16 @@ from pydantic import Field
 
 from flows.artifacts import publish
 from knowrl_core.config import DEFAULT_PROFILE, Config, build_config, deep_merge, load_config
-from knowrl_core.errors import StageError
-from knowrl_core.storage.layout import CLASSIFY, CONSENSUS, EVALUATE, GENERATE, UPDATE, stage_keys
+from knowrl_core.errors import KnowrlError, StageError
+from knowrl_core.storage.layout import CLASSIFY, CONSENSUS, EVALUATE, GENERATE, UPDATE, RunPaths, stage_keys
+from knowrl_core.storage.run_file import RunFile
 from tasks.classify import classify
 from tasks.consensus import consensus
 from tasks.context import RunContext
 from tasks.evaluate import evaluate
 from tasks.generate import generate
 from tasks.open_run import apply_retention, open_run
+from tasks.prepare import root_folder
 from tasks.progress import current_reporter
 from tasks.update import update
 
@@ -35,38 +37,50 @@ STAGE_TASKS: dict[str, StageTask] = {
 }
 
 
-def resolve(profile: str, run: str | None, config: Config | None) -> Config:
-    """The config of a flow run: the profile, then the fields given in ``config``, then the run name."""
-    data = load_config(profile).model_dump(mode="json")
-    if config is not None:
-        data = deep_merge(data, config.model_dump(mode="json", exclude_unset=True))
+RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+
+def resolve(profile: str | None, run: str | None, config: Config | None) -> Config:
+    """The config of a flow run: the profile, then the fields given in ``config``, then the run name.
+
+    Without a profile a run that is there already keeps what it was last started with.
+    """
+    given = config.model_dump(mode="json", exclude_unset=True) if config is not None else {}
     if run is not None:
-        data = deep_merge(data, {"run": {"name": run}})
-    return build_config(data, source=f"profile {profile!r} with the flow's parameters")
+        given = deep_merge(given, {"run": {"name": run}})
+    data = load_config(profile or DEFAULT_PROFILE).model_dump(mode="json")
+    if profile is None:
+        new = build_config(deep_merge(data, given), source="the flow's parameters")
+        paths = RunPaths(root_folder(new), new.run.name)
+        if paths.run_file.exists():
+            data = deep_merge(RunFile.read(paths).config, {"run": {"root": str(paths.root)}})
+    return build_config(deep_merge(data, given), source=f"profile {profile!r} with the flow's parameters")
 
 
 def _flow_run_name() -> str:
-    parameters = flow_run.parameters
-    config = parameters.get("config")
-    section = getattr(config, "run", None)
-    name = parameters.get("run") or (section.name if section and "name" in section.model_fields_set else None)
-    return str(name or parameters.get("profile") or "knowrl")
+    values = flow_run.parameters
+    try:
+        return resolve(values.get("profile"), values.get("run"), values.get("config")).run.name
+    except KnowrlError:  # the flow itself says what is wrong
+        return str(values.get("run") or values.get("profile") or "knowrl")
 
 
 @flow(name="knowrl", flow_run_name=_flow_run_name, persist_result=False)
 def train(
-    profile: Annotated[str, Field(description="Profile (smoke, cpu, llama31-8b, qwen25-7b) or path to a YAML file")] = (
-        DEFAULT_PROFILE
-    ),
-    run: Annotated[
-        str | None, Field(description="Name of the run; the same name goes on where that run stopped")
-    ] = None,
-    config: Annotated[
-        Config | None, Field(description="Fields that differ from the profile, such as {'rl': {'kl_coef': 0.001}}")
-    ] = None,
-    repair: Annotated[bool, Field(description="Do damaged stages, and what follows from them, again")] = False,
+    profile: str | None = None,
+    run: Annotated[str | None, Field(pattern=RUN_NAME)] = None,
+    config: Config | None = None,
+    repair: bool = False,
 ) -> dict[str, Any]:
-    """Teach a model what it can and cannot do: generate, classify, consensus, update and evaluate, n times."""
+    """Teach a model what it can and cannot do: generate, classify, consensus, update and evaluate, n times.
+
+    Args:
+        profile: Profile (smoke, cpu, llama31-8b, qwen25-7b) or path to a YAML file. Empty: what the run was last
+            started with, or cpu for a new run.
+        run: Name of the run; the same name goes on where that run stopped.
+        config: Fields that differ from the profile, such as {"rl": {"kl_coef": 0.001}}.
+        repair: Do damaged stages, and what follows from them, again.
+    """
     resolved = resolve(profile, run, config)
     context = FlowRunContext.get()
     flow_run_id = str(context.flow_run.id) if context and context.flow_run else None
@@ -74,7 +88,7 @@ def train(
     with open_run(resolved, reporter, repair=repair, flow_run=flow_run_id) as ctx:
         keys = list(stage_keys(resolved.run.iterations))
         pending = [key for key in keys if key not in ctx.history]
-        if pending and len(pending) < len(keys):
+        if pending and len(ctx.run_file.attempts) > 1:
             reporter.message(
                 f"resuming at {pending[0]}: {len(keys) - len(pending)} of {len(keys)} stages are committed"
             )

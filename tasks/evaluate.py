@@ -1,28 +1,42 @@
 """Stage ``evaluate``: is the model consistent with itself, and does it agree with the truth?"""
 
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from knowrl_core.config import Config
 from knowrl_core.evaluation import (
+    Assessment,
     EvalTask,
+    OpenSet,
+    PredictionSink,
+    assess,
     consensus_metrics,
-    extrinsic_metrics,
+    find_benchmark,
+    find_files,
+    flip_metrics,
+    from_seeds,
     intrinsic_metrics,
-    predict,
+    open_set,
     take_evenly,
+    views_around,
 )
+from knowrl_core.evaluation.compare import Baseline
+from knowrl_core.resources import shipped
 from knowrl_core.storage.commit import StageWriter
+from knowrl_core.storage.files import sha256_file
 from knowrl_core.storage.layout import CONSENSUS, EVALUATE, GENERATE, StageKey
 from knowrl_core.storage.manifest import FileRef
-from knowrl_core.storage.schemas import Candidate, ConsensusRecord, MetricRecord, PredictionRecord
-from knowrl_core.verdicts import expected_steps, judge_tasks
-from knowrl_core.worker import EngineSpec, ModelWorker, RemoteEngine
+from knowrl_core.storage.schemas import Candidate, ConsensusRecord, MetricRecord
+from knowrl_core.storage.verify import EXTERNAL
+from knowrl_core.verdicts import expected_steps
+from knowrl_core.worker import EngineSpec, ModelWorker
 from tasks.consensus import TABLE
 from tasks.context import RunContext
 from tasks.generate import CANDIDATES
+from tasks.judging import SetJudge
 from tasks.prepare import Inputs, prepare
 from tasks.progress import Reporter
 from tasks.stage import Stage, engine_slice, stage_task, verdict_slice
@@ -43,6 +57,11 @@ def _config(config: Config) -> dict[str, Any]:
 
 def _inputs(ctx: RunContext, key: StageKey) -> list[FileRef]:
     refs = ctx.pin_refs("files.probe")
+    refs += [
+        FileRef(path=f"{EXTERNAL}benchmarks/{name}/{file.name}", sha256=sha256_file(file))
+        for name, files in benchmark_files(ctx.config).items()
+        for file in files
+    ]
     refs += ctx.template_refs([ctx.inputs.prompts.verdict(ctx.config.verdict.mode)])
     refs += ctx.checkpoint_refs(key.iteration)
     refs.append(ctx.ref(StageKey(0, GENERATE), CANDIDATES))
@@ -52,100 +71,124 @@ def _inputs(ctx: RunContext, key: StageKey) -> list[FileRef]:
 
 
 def _body(ctx: RunContext, key: StageKey, writer: StageWriter) -> None:
-    """The policy on the probe (truth) and on the frozen set (agreement); agreement on this iteration's fresh tasks."""
+    """The policy on the labelled sets (truth) and on the frozen set (agreement); agreement on the fresh tasks."""
+    config = ctx.config
+    sets = [probe_set(ctx.inputs, config), *configured_sets(config)]
     candidates = ctx.read(StageKey(0, GENERATE), CANDIDATES, Candidate)
     frozen = take_evenly(
         [EvalTask(item.id, item.task, item.intended) for item in candidates if item.kept],
-        ctx.config.evaluation.frozen_limit,
+        config.evaluation.frozen_limit,
     )
-    probe = probe_tasks(ctx.inputs, ctx.config)
-    predictions = predict_sets(
+    views = views_around(config.verdict.views[0])
+    asked_again = take_evenly(frozen, config.evaluation.view_tasks) if config.evaluation.view_tasks else []
+    total = _prompts(sum(item.size for item in sets) + len(frozen), config) + len(asked_again) * len(views.names)
+    judge = SetJudge(
         ctx.engine(key.iteration),
-        {PROBE: probe, FROZEN: frozen},
-        ctx.config,
+        config,
         inputs=ctx.inputs,
         policy=ctx.policy_name(key.iteration),
         reporter=ctx.reporter,
+        total=total,
     )
-    extrinsic = extrinsic_metrics(PROBE, predictions[PROBE])
-    intrinsic = intrinsic_metrics(FROZEN, predictions[FROZEN])
+    with PredictionSink(writer.path(PREDICTIONS)) as sink:
+        extrinsic = [record for item in sets for record in _assess(item, judge, sink, config).records]
+        predictions = judge(FROZEN, frozen)
+        sink.write(predictions)
+        intrinsic = intrinsic_metrics(FROZEN, predictions)
+        if config.evaluation.view_tasks:
+            by_view = judge.by_view(FROZEN, asked_again, views.names)
+            for rows in by_view:
+                sink.write(rows)
+            said = [[row.predicted for row in rows] for rows in zip(*by_view, strict=True)]
+            intrinsic += flip_metrics(FROZEN, views, said)
     if key.iteration:
         consensus = ctx.read(StageKey(key.iteration, CONSENSUS), TABLE, ConsensusRecord)
         intrinsic += consensus_metrics(FRESH, consensus)
     else:  # the frozen set is what the initial model wrote just now
-        intrinsic += intrinsic_metrics(FRESH, predictions[FROZEN])
+        intrinsic += intrinsic_metrics(FRESH, predictions)
     writer.write(EXTRINSIC, MetricRecord, extrinsic)
     writer.write(INTRINSIC, MetricRecord, intrinsic)
-    writer.write(PREDICTIONS, PredictionRecord, [row for rows in predictions.values() for row in rows])
     writer.metrics |= {
-        f"{row.dataset}/{row.metric}": row.value for row in extrinsic + intrinsic if row.value is not None
+        f"{row.dataset}/{row.metric}": row.value
+        for row in extrinsic + intrinsic
+        if row.value is not None and row.predictor == "model"
     }
 
 
-def evaluate_alone(config: Config, reporter: Reporter) -> tuple[dict[str, float | None], list[PredictionRecord]]:
-    """Evaluate a model on the probe without a run, with the numbers that iteration 0 of a run would have."""
+def evaluate_model(
+    config: Config,
+    sets: Sequence[OpenSet],
+    reporter: Reporter,
+    *,
+    out: Path | None = None,
+    baselines: Mapping[str, Baseline] | None = None,
+) -> list[Assessment]:
+    """Evaluate a model on labelled sets without a run, with the numbers that iteration 0 of a run would have.
+
+    Args:
+        config: Model, prompts, verdicts and engine.
+        sets: The sets.
+        reporter: Told of the progress, in prompts.
+        out: Takes the predictions of all sets.
+        baselines: Another model's predictions by set; sets without any are not compared.
+    """
     inputs = prepare(config)
-    with TemporaryDirectory(prefix="knowrl-") as folder:
+    with TemporaryDirectory(prefix="knowrl-") as folder, PredictionSink(out) as sink:
         worker = ModelWorker(Path(folder) / "worker.log", timeout=config.orchestration.stage_timeout)
         try:
             policy = f"{inputs.model.name}@{inputs.model.sha256[:12]}"
             spec = EngineSpec(folder=inputs.model.path, policy=policy, device=config.model.device, engine=config.engine)
-            predictions = predict_sets(
-                worker.engine(spec),
-                {PROBE: probe_tasks(inputs, config)},
-                config,
-                inputs=inputs,
-                policy=policy,
-                reporter=reporter,
-            )[PROBE]
+            total = _prompts(sum(item.size for item in sets), config)
+            judge = SetJudge(worker.engine(spec), config, inputs=inputs, policy=policy, reporter=reporter, total=total)
+            return [_assess(item, judge, sink, config, (baselines or {}).get(item.name)) for item in sets]
         finally:
             worker.close()
-    return {row.metric: row.value for row in extrinsic_metrics(PROBE, predictions)}, predictions
 
 
-def probe_tasks(inputs: Inputs, config: Config) -> list[EvalTask]:
+def probe_set(inputs: Inputs, config: Config) -> OpenSet:
     """The probe, cut to ``evaluation.probe_limit``."""
-    return take_evenly(
-        [EvalTask(task.id, task.task, task.label) for task in inputs.probe], config.evaluation.probe_limit
+    whole = from_seeds(inputs.probe)
+    tasks = take_evenly(whole, config.evaluation.probe_limit)
+    return OpenSet(PROBE, tasks, len(tasks), len(whole), Counter(), whole)
+
+
+def configured_sets(config: Config) -> list[OpenSet]:
+    """The sets of ``evaluation.benchmarks``, read and checked.
+
+    Raises:
+        InputError: A file is missing or malformed.
+    """
+    return [
+        open_set(find_benchmark(item.name), _path(item.path), limit=item.limit, seed=config.run.seed)
+        for item in config.evaluation.benchmarks
+    ]
+
+
+def benchmark_files(config: Config) -> dict[str, list[Path]]:
+    """The files of ``evaluation.benchmarks`` by set; those from the Hub have none."""
+    files: dict[str, list[Path]] = {}
+    for item in config.evaluation.benchmarks:
+        benchmark = find_benchmark(item.name)
+        path = _path(item.path) or (shipped("seeds", benchmark.files[0]) if benchmark.builtin else None)
+        if path is not None:
+            files[item.name] = find_files(item.name, path, benchmark.files)
+    return files
+
+
+def _assess(
+    item: OpenSet, judge: SetJudge, sink: PredictionSink, config: Config, baseline: Baseline | None = None
+) -> Assessment:
+    return assess(
+        item, judge, sink=sink, resamples=config.evaluation.bootstrap, seed=config.run.seed, baseline=baseline
     )
 
 
-def predict_sets(
-    engine: RemoteEngine,
-    sets: dict[str, list[EvalTask]],
-    config: Config,
-    *,
-    inputs: Inputs,
-    policy: str,
-    reporter: Reporter,
-) -> dict[str, list[PredictionRecord]]:
-    """Judge labelled sets with one policy.
+def _prompts(tasks: int, config: Config) -> int:
+    return expected_steps(tasks, config.verdict, k=config.evaluation.k)
 
-    Each set is asked by itself: what a task is batched with changes its probabilities by float noise, and the numbers
-    of a set must not depend on which others are measured beside it.
-    """
-    k, name = config.evaluation.k, engine.name
-    total = sum(expected_steps(len(rows), config.verdict, k=k) for rows in sets.values())
-    done = 0
-    predictions = {}
-    for dataset, rows in sets.items():
-        records = judge_tasks(
-            engine,
-            [(f"{dataset}/{row.id}", row.task) for row in rows],
-            k=k,
-            config=config.verdict,
-            prompts=inputs.prompts,
-            run_seed=config.run.seed,
-            iteration=0,  # the noise depends on the task alone: an unchanged policy gives unchanged votes
-            stage=EVALUATE,
-            engine_name=name,
-            policy=policy,
-            progress=lambda now, _, before=done: reporter.advance(before + now, total),  # type: ignore[misc]
-        )
-        done += expected_steps(len(rows), config.verdict, k=k)
-        own = [replace(record, task_id=record.task_id.removeprefix(f"{dataset}/")) for record in records]
-        predictions[dataset] = predict(dataset, rows, own, k=k)
-    return predictions
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text).expanduser()
 
 
 evaluate = stage_task(Stage(name=EVALUATE, config=_config, inputs=_inputs, body=_body))

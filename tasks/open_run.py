@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from knowrl_core.config import Config
-from knowrl_core.errors import ArtifactError, InputError
+from knowrl_core.errors import ArtifactError
 from knowrl_core.report import probe_scores
 from knowrl_core.storage.layout import UPDATE, RunPaths, StageKey, stage_keys
 from knowrl_core.storage.lock import RunLock
@@ -14,8 +14,9 @@ from knowrl_core.storage.retention import checkpoints_to_keep, prune
 from knowrl_core.storage.run_file import RunFile, now
 from knowrl_core.storage.verify import History, verify_run
 from knowrl_core.worker import ModelWorker
+from knowrl_core.worker.process import signals_held
 from tasks.context import RunContext
-from tasks.prepare import prepare, root_folder
+from tasks.prepare import check_folder, prepare, root_folder
 from tasks.progress import Reporter
 from tasks.tracking import Tracker
 
@@ -78,33 +79,26 @@ def open_run(
             apply_retention(ctx)
             yield ctx
             outcome = "completed"
-        except (KeyboardInterrupt, SystemExit):
-            outcome = "interrupted"
-            raise
         except Exception as error:
             attempt.error = f"{type(error).__name__}: {error}"[:2_000]
             raise
+        except BaseException:  # Control-C, and Prefect's own signal for SIGTERM
+            outcome = "interrupted"
+            raise
         finally:
-            worker.close()
             attempt.ended, attempt.outcome = now(), outcome
-            run_file.write(paths)
+            with signals_held():  # a second Control-C would leave the worker behind, or the outcome unknown
+                worker.close()
+                _write_outcome(run_file, paths, reporter)
             tracker.close(outcome)
 
 
-def check_folder(paths: RunPaths) -> None:
-    """Refuse a folder that holds something else than a run.
-
-    Raises:
-        InputError: It does.
-    """
-    if paths.folder.exists() and not paths.run_file.exists():
-        # An attempt that was killed between making the folder and writing run.json leaves only its lock.
-        foreign = [path.name for path in paths.folder.iterdir() if not path.name.startswith((".lock", ".run.json"))]
-        if foreign:
-            raise InputError(
-                f"{paths.folder} holds {foreign[0]!r} and no run.json, expected a run or nothing",
-                hint="Choose another --set run.name=NAME or run.root.",
-            )
+def _write_outcome(run_file: RunFile, paths: RunPaths, reporter: Reporter) -> None:
+    """Write ``run.json`` at the end; what ended the run must not be hidden by a disk that is full."""
+    try:
+        run_file.write(paths)
+    except OSError as error:
+        reporter.warning(f"{paths.run_file}: how this attempt ended cannot be noted: {error.strerror or error}")
 
 
 def apply_retention(ctx: RunContext) -> None:

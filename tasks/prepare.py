@@ -13,6 +13,7 @@ from knowrl_core.models import ResolvedModel, resolve_model
 from knowrl_core.prompts import Prompts, check_views, load_prompts
 from knowrl_core.resources import shipped
 from knowrl_core.seeds import SeedTask, load_seed_file, load_seeds
+from knowrl_core.storage.layout import RunPaths
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,27 @@ def check_root(root: Path) -> None:
             f"run.root: {str(root)!r} cannot be written to: {nearest}: {error.strerror or error}",
             hint="Choose another folder with --set run.root=FOLDER.",
         ) from None
+
+
+def check_folder(paths: RunPaths) -> None:
+    """Refuse a folder that holds something else than a run.
+
+    Raises:
+        InputError: It does.
+    """
+    if paths.folder.exists() and not paths.folder.is_dir():
+        raise InputError(
+            f"{paths.folder} is a file, expected a run or nothing",
+            hint="Choose another --set run.name=NAME or run.root.",
+        )
+    if paths.folder.exists() and not paths.run_file.exists():
+        # An attempt that was killed between making the folder and writing run.json leaves only its lock.
+        foreign = [path.name for path in paths.folder.iterdir() if not path.name.startswith((".lock", ".run.json"))]
+        if foreign:
+            raise InputError(
+                f"{paths.folder} holds {foreign[0]!r} and no run.json, expected a run or nothing",
+                hint="Choose another --set run.name=NAME or run.root.",
+            )
 
 
 def _sha256(path: Path) -> str:

@@ -10,7 +10,7 @@ from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 
 from knowrl_core.config import Config
-from knowrl_core.errors import StageError, WorkerDiedError
+from knowrl_core.errors import ArtifactError, KnowrlError, StageError, WorkerDiedError
 from knowrl_core.prompts import check_views
 from knowrl_core.storage.commit import StageWriter
 from knowrl_core.storage.layout import StageKey
@@ -58,8 +58,8 @@ def execute(stage: Stage, ctx: RunContext, key: StageKey) -> Manifest:
         except BaseException:
             writer.discard()
             raise
-    except OSError as error:
-        raise _os_error(error, key) from error
+    except Exception as error:
+        raise _explain(error, key) from error
     finally:
         if stage.uses_model and not ctx.config.engine.warm:
             ctx.worker.close()
@@ -84,7 +84,11 @@ def stage_task(stage: Stage) -> Task[[RunContext, str, int], dict[str, Any]]:
         retry_condition_fn=lambda _task, _run, state: isinstance(state.result(raise_on_failure=False), WorkerDiedError),
     )
     def run_stage(ctx: RunContext, run: str, iteration: int) -> dict[str, Any]:  # noqa: ARG001 - run names the task run
-        manifest = execute(stage, ctx, StageKey(iteration, stage.name))
+        try:
+            manifest = execute(stage, ctx, StageKey(iteration, stage.name))
+        except WorkerDiedError as error:  # it may be tried again: say what happened before
+            ctx.reporter.warning(error.message.partition("\n")[0])
+            raise
         return {"signature": manifest.signature, "metrics": manifest.metrics, "seconds": manifest.seconds}
 
     run_stage.__doc__ = stage.body.__doc__
@@ -106,11 +110,21 @@ def track(items: Iterable[T], ctx: RunContext, total: int, *, done: int = 0, of:
         ctx.reporter.advance(done + number, of or total)
 
 
-def _os_error(error: OSError, key: StageKey) -> StageError:
-    hint = "What was committed before stands; `knowrl resume` goes on from here."
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        hint = f"Free some space (or lower retention.keep_last). {hint}"
-    return StageError(f"stage {key}: {error.strerror or error}: {error.filename or 'disk'}", hint=hint)
+def _explain(error: Exception, key: StageKey) -> KnowrlError:
+    """What went wrong in a stage, as an error that names the stage.
+
+    An error of the input becomes one of the stage: the run has been created by now, so exit code 2 would mislead.
+    """
+    if isinstance(error, KnowrlError):
+        kind = type(error) if isinstance(error, StageError | ArtifactError) else StageError
+        return kind(f"stage {key}: {error.message}", hint=error.hint)
+    if isinstance(error, OSError):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = "Free some space, or lower retention.keep_last." if full else ""
+        return StageError(f"stage {key}: {error.strerror or error}: {error.filename or 'disk'}", hint=hint)
+    return StageError(
+        f"stage {key}: {type(error).__name__}: {error}"[:4_000], hint="KNOWRL_TRACEBACK=1 shows where in the code."
+    )
 
 
 def engine_slice(config: Config) -> dict[str, Any]:

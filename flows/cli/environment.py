@@ -2,8 +2,11 @@
 
 import os
 import signal
+import threading
 
 import psutil
+
+from knowrl_core.errors import StageError
 
 OWNER = "KNOWRL_OWNER"
 """Environment variable that Prefect's ephemeral server inherits from us: process id and start time of its owner."""
@@ -31,6 +34,38 @@ def prepare_environment() -> None:
     end_orphaned_servers()
     me = psutil.Process()
     os.environ[OWNER] = f"{me.pid}:{me.create_time():.2f}"
+
+
+def start_server() -> None:
+    """Start Prefect's ephemeral server, unless the settings name a server; it is stopped at exit.
+
+    Prefect would start it with its first request. Started here it does not get the terminal's Control-C: on that it
+    would leave at once, and the run could not tell it any more that it was interrupted. Signals that the starting
+    thread blocks stay blocked in the server; it ends by SIGTERM.
+    """
+    from prefect.server.api.server import SubprocessASGIServer
+    from prefect.settings import get_current_settings
+
+    settings = get_current_settings()
+    if settings.api.url or not settings.server.ephemeral.enabled:
+        return
+    problems: list[Exception] = []
+
+    def start() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            SubprocessASGIServer().start()
+        except Exception as error:
+            problems.append(error)
+
+    thread = threading.Thread(target=start, name="prefect-server", daemon=True)
+    thread.start()
+    thread.join()
+    if problems:
+        raise StageError(
+            f"Prefect's ephemeral server does not start: {problems[0]}",
+            hint="Try again, or start one yourself: `prefect server start`, and set PREFECT_API_URL.",
+        ) from problems[0]
 
 
 def end_orphaned_servers() -> int:

@@ -1,44 +1,162 @@
-"""``knowrl evaluate``: one model on the labelled probe, without a run."""
+"""``knowrl evaluate``: one model on labelled sets, without a run."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.table import Table
 
-from flows.cli.console import TerminalReporter, out, printable
+from flows.cli.console import err, printable
 from flows.cli.environment import prepare_environment
 from flows.cli.options import ConfigOption, JsonOption, SetOption
-from knowrl_core.config import DEFAULT_PROFILE, load_config
+from knowrl_core.config import DEFAULT_PROFILE, Config, load_config
+from knowrl_core.errors import InputError
+
+if TYPE_CHECKING:
+    from knowrl_core.evaluation import Assessment, Benchmark, OpenSet
+    from knowrl_core.evaluation.compare import Baseline
+
+
+ModelOption = Annotated[
+    str | None, typer.Option("--model", "-m", help="Folder, Hub id or alias of a causal language model.")
+]
+BenchmarkOption = Annotated[
+    list[str] | None,
+    typer.Option("--benchmark", "-b", help="A labelled set (see --list); may be repeated. Without it, the probe."),
+]
+PathOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--path",
+        "-p",
+        help="File or folder of the benchmark; one for each that is not built in, in their order, or one folder for "
+        "all. Without it, the Hub.",
+    ),
+]
+LimitOption = Annotated[
+    int | None,
+    typer.Option(min=0, help="Most tasks a set, drawn by the seed in the set's mix of labels; 0 means all."),
+]
+ModeOption = Annotated[
+    Literal["constrained", "free"] | None,
+    typer.Option(help="Exact label probabilities, or free text (verdict.mode)."),
+]
+ViewsOption = Annotated[
+    str | None,
+    typer.Option(help="Views to average over, with commas (verdict.views), such as feasible_first,infeasible_first."),
+]
+BaselineOption = Annotated[
+    Path | None, typer.Option(help="Predictions of another model (--out of an earlier call) to compare with.")
+]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Write the predictions to this Parquet file.")]
+SeedOption = Annotated[int | None, typer.Option(min=0, help="Seed of draws, folds and resampling (run.seed).")]
+ListOption = Annotated[bool, typer.Option("--list", help="List the benchmarks with licence and citation, and exit.")]
 
 
 def evaluate(
-    model: Annotated[str, typer.Option("--model", "-m", help="Folder, Hub id or alias of a causal language model.")],
+    *,
+    model: ModelOption = None,
+    benchmark: BenchmarkOption = None,
+    path: PathOption = None,
+    limit: LimitOption = None,
+    mode: ModeOption = None,
+    views: ViewsOption = None,
+    baseline: BaselineOption = None,
+    predictions: OutOption = None,
+    seed: SeedOption = None,
+    list_: ListOption = False,
     config: ConfigOption = DEFAULT_PROFILE,
     set_: SetOption = None,
-    predictions: Annotated[
-        Path | None, typer.Option("--out", help="Write the predictions to this Parquet file.")
-    ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Judge the probe's tasks with a model and compare with the truth, as stage evaluate does in iteration 0."""
+    """Judge labelled tasks with a model and compare with the truth, as stage evaluate does, beside controls."""
     prepare_environment()
-    from knowrl_core.storage.schemas import PredictionRecord
-    from knowrl_core.storage.tables import write_table
-    from tasks.evaluate import evaluate_alone
+    from flows.cli.assessment import as_json, show
+    from knowrl_core.evaluation import BENCHMARKS, controls_only
 
-    resolved = load_config(config, [*(set_ or []), f"model.path={model}"])
-    with TerminalReporter() as reporter:
-        metrics, rows = evaluate_alone(resolved, reporter)
-    if predictions:
-        write_table(predictions, PredictionRecord, rows)
-    if json_:
-        typer.echo(json.dumps(metrics, indent=2))
+    if list_:
+        _list(list(BENCHMARKS.values()), as_json=json_)
         return
-    table = Table(title=printable(f"{model} on the probe ({len(rows)} tasks)"), title_justify="left")
-    table.add_column("metric")
-    table.add_column("value", justify="right")
-    for name, value in metrics.items():
-        table.add_row(name, "-" if value is None else f"{value:.4f}")
-    out.print(table)
+    if model is None and not benchmark:
+        raise InputError(
+            "got no model, expected --model",
+            hint="Such as --model smollm2-135m-instruct. With --benchmark and without --model only controls are shown.",
+        )
+    options = {"model.path": model, "verdict.mode": mode, "run.seed": seed}
+    overrides = [*(set_ or []), *(f"{key}={value}" for key, value in options.items() if value is not None)]
+    if views is not None:
+        overrides.append(f"verdict.views={json.dumps([name.strip() for name in views.split(',')])}")
+    resolved = load_config(config, overrides)
+    sets = _open(resolved, benchmark or [], path or [], limit)
+    baselines = _baselines(baseline, sets) if baseline else {}
+    if model is None:
+        found = [controls_only(item, resamples=resolved.evaluation.bootstrap, seed=resolved.run.seed) for item in sets]
+    else:
+        found = _judge(resolved, sets, predictions, baselines)
+    if json_ and not benchmark:
+        typer.echo(json.dumps({row.metric: row.value for row in found[0].metrics}, indent=2))
+    elif json_:
+        typer.echo(json.dumps({"model": model, "benchmarks": [as_json(item) for item in found]}, indent=2))
+    else:
+        for assessment in found:
+            show(assessment)
+
+
+def _list(benchmarks: "list[Benchmark]", *, as_json: bool) -> None:
+    from flows.cli.assessment import describe, show_benchmarks
+
+    if as_json:
+        typer.echo(json.dumps(describe(benchmarks), indent=2))
+    else:
+        show_benchmarks(benchmarks)
+
+
+def _baselines(path: Path, sets: "list[OpenSet]") -> "dict[str, Baseline]":
+    from knowrl_core.evaluation import read_baseline
+
+    found = read_baseline(path)
+    for item in sets:
+        if item.name not in found:
+            have = ", ".join(found) or "none"
+            raise InputError(f"baseline {str(path)!r}: got sets {have}, expected {item.name!r} among them")
+    return found
+
+
+def _judge(
+    config: Config, sets: "list[OpenSet]", out: Path | None, baselines: "Mapping[str, Baseline]"
+) -> "list[Assessment]":
+    from flows.cli.assessment import JudgingBar
+    from tasks.evaluate import evaluate_model
+
+    names = ", ".join(f"{item.name} ({item.size} tasks)" for item in sets)
+    err.print(printable(f"{config.model.path}: {names}"), soft_wrap=True)
+    with JudgingBar("judging") as reporter:
+        return evaluate_model(config, sets, reporter, out=out, baselines=baselines)
+
+
+def _open(config: Config, names: list[str], paths: list[str], limit: int | None) -> "list[OpenSet]":
+    """Read and check the sets before any model is loaded."""
+    from knowrl_core.evaluation import find_benchmark, open_set
+    from tasks.prepare import seed_path
+
+    benchmarks = [find_benchmark(name) for name in names or ["probe"]]
+    if len(set(names)) < len(names):
+        raise InputError(f"got benchmarks {', '.join(names)}, expected each once")
+    takers = [item for item in benchmarks if not item.builtin] or benchmarks
+    if len(paths) == 1 and Path(paths[0]).expanduser().is_dir():
+        paths = paths * len(takers)
+    if paths and len(paths) != len(takers):
+        expected = ", ".join(item.name for item in takers)
+        raise InputError(
+            f"got {len(paths)} paths, expected one for each of {expected}, in this order, or one folder for all"
+        )
+    places = {item.name: Path(place).expanduser() for item, place in zip(takers, paths, strict=False)}
+    opened = []
+    for item in benchmarks:
+        place, most = places.get(item.name), limit
+        if item.name == "probe":
+            place = place or seed_path(config.files.probe, "probe.jsonl")
+            most = config.evaluation.probe_limit if limit is None else limit
+        opened.append(open_set(item, place, limit=most or 0, seed=config.run.seed))
+    return opened

@@ -1,16 +1,17 @@
 """Entry point of ``knowrl``: the commands, and how an error ends them."""
 
+import os
 import sys
+import traceback
 from typing import Annotated
 
 import typer
 
 from flows.cli import doctor, evaluate, run, seeds, status
 from flows.cli.console import print_error
+from flows.cli.options import EXIT_INTERRUPTED
 from knowrl_core.errors import KnowrlError
 from knowrl_core.version import code_version
-
-EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
     name="knowrl",
@@ -52,6 +53,8 @@ def main() -> None:
     try:
         app()
     except KnowrlError as error:
+        if os.environ.get("KNOWRL_TRACEBACK"):
+            traceback.print_exc()
         print_error(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:

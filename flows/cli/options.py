@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,8 @@ import typer
 from knowrl_core.config import DEFAULT_PROFILE, Config, build_config, load_config
 from knowrl_core.storage.layout import RunPaths
 from knowrl_core.storage.run_file import RunFile
+
+EXIT_INTERRUPTED = 130
 
 ConfigOption = Annotated[
     str, typer.Option("--config", "-c", help="A profile (smoke, cpu, llama31-8b, qwen25-7b) or a YAML file.")
@@ -37,3 +40,8 @@ def stored_config(paths: RunPaths, overrides: list[str] | None) -> Config:
     data["run"]["root"] = str(paths.root)
     others = [item for item in overrides or [] if not item.startswith("run.root=")]
     return build_config(data, others, source=str(paths.run_file))
+
+
+def resume_command(paths: RunPaths) -> str:
+    """The command that goes on with a run, from any folder."""
+    return f"knowrl resume {shlex.quote(paths.name)} --set run.root={shlex.quote(str(paths.root))}"

@@ -9,8 +9,16 @@ from typing import Annotated
 import typer
 
 from flows.cli.console import TerminalReporter, err, iterations_table, out, printable
-from flows.cli.environment import prepare_environment
-from flows.cli.options import ConfigOption, RunArgument, SetOption, locate, stored_config
+from flows.cli.environment import prepare_environment, start_server
+from flows.cli.options import (
+    EXIT_INTERRUPTED,
+    ConfigOption,
+    RunArgument,
+    SetOption,
+    locate,
+    resume_command,
+    stored_config,
+)
 from knowrl_core.config import DEFAULT_PROFILE, Config, load_config
 from knowrl_core.errors import KnowrlError, StageError
 from knowrl_core.report import best_iteration, iteration_rows
@@ -32,30 +40,35 @@ def resume(run: RunArgument, set_: SetOption = None, repair: RepairOption = Fals
 
 def _go(config: Config, *, profile: str, repair: bool) -> None:
     prepare_environment()
-    signal.signal(signal.SIGTERM, _interrupt)
-    from tasks.open_run import check_folder
-    from tasks.prepare import prepare, root_folder
+    from tasks.prepare import check_folder, prepare, root_folder
 
     paths = RunPaths(root_folder(config), config.run.name)
     check_folder(paths)
     prepare(config)
+    # All that the user gave is checked; Prefect is slow to import and comes only now.
+    from prefect.exceptions import ExternalSignal
+
     from flows.train import train
     from tasks.progress import terminal
     from tasks.tracking import tracking_uri
 
     err.print(f"run [bold]{printable(config.run.name)}[/] in {printable(str(paths.folder))}", soft_wrap=True)
+    _catch_signals()
     try:
+        start_server()
         with TerminalReporter() as reporter, terminal(reporter):
             train(profile=profile, config=Config.model_validate(config.model_dump()), repair=repair)
-    except KeyboardInterrupt:
-        err.print(
-            f"\ninterrupted; what is committed stands. Go on with: [bold]{_resume_command(paths)}[/]", soft_wrap=True
-        )
-        raise
+    except (KeyboardInterrupt, ExternalSignal) as signal_:
+        if paths.run_file.exists():
+            go_on = f"what is committed stands. Go on with: [bold]{printable(resume_command(paths))}[/]"
+        else:
+            go_on = "the run had not begun"
+        err.print(f"\ninterrupted; {go_on}", soft_wrap=True)
+        raise KeyboardInterrupt from signal_
     except KnowrlError as error:
         if error.exit_code == 1:
             raise type(error)(
-                error.message, hint=f"{error.hint}\nGo on with: {_resume_command(paths)}".strip()
+                error.message, hint=f"{error.hint}\nGo on with: {resume_command(paths)}".strip()
             ) from error
         raise
     except Exception as error:
@@ -63,7 +76,7 @@ def _go(config: Config, *, profile: str, repair: bool) -> None:
             raise
         raise StageError(
             f"{type(error).__name__}: {error}"[:4_000],
-            hint=f"KNOWRL_TRACEBACK=1 shows where. Go on with: {_resume_command(paths)}",
+            hint=f"KNOWRL_TRACEBACK=1 shows where. Go on with: {resume_command(paths)}",
         ) from error
     _show(paths, config, tracking_uri(config, paths.root))
 
@@ -80,9 +93,18 @@ def _show(paths: RunPaths, config: Config, uri: str) -> None:
     out.print("Prefect UI: prefect server start   (then http://127.0.0.1:4200)", soft_wrap=True)
 
 
-def _resume_command(paths: RunPaths) -> str:
-    return f"knowrl resume {shlex.quote(paths.name)} --set run.root={shlex.quote(str(paths.root))}"
+def _catch_signals() -> None:
+    """Let SIGINT and SIGTERM end the run in order; a third one ends it at once."""
+    came = 0
 
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal came
+        came += 1
+        if came == 1:
+            raise KeyboardInterrupt
+        if came > 2:
+            os._exit(EXIT_INTERRUPTED)  # as safe as kill -9; the model worker ends with this process
+        os.write(2, b"\nstopping; once more ends it at once\n")  # a handler may not print through Rich
 
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)

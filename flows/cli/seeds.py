@@ -9,7 +9,6 @@ import typer
 from flows.cli.console import out, printable
 from flows.cli.options import JsonOption
 from knowrl_core.resources import shipped
-from knowrl_core.seeds import check_files
 
 app = typer.Typer(no_args_is_help=True, help="Work with seed files.")
 
@@ -27,6 +26,8 @@ def check(
     json_: JsonOption = False,
 ) -> None:
     """Find broken rows, duplicates and imbalance in seed files, taken together. Exit code 2 if there are errors."""
+    from knowrl_core.seeds import check_files
+
     report = check_files(files or [shipped("seeds", "feasible.jsonl"), shipped("seeds", "infeasible.jsonl")])
     if json_:
         typer.echo(json.dumps(report.to_dict(), indent=2))

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli.console import iterations_table, out, printable
-from flows.cli.options import JsonOption, SetOption, locate
+from flows.cli.options import JsonOption, SetOption, locate, resume_command
 from knowrl_core.config import DEFAULT_PROFILE, load_config
 from knowrl_core.report import best_iteration, iteration_rows
 from knowrl_core.storage.layout import RunPaths, stage_keys
@@ -63,6 +63,7 @@ def _describe(paths: RunPaths) -> dict[str, Any]:
         "iterations": iterations,
         "stages_committed": len(history),
         "stages": len(keys),
+        "resume": resume_command(paths),
         "next_stage": next((str(key) for key in keys if key not in history), None),
         "best_iteration": best_iteration(history),
         "rows": [dataclasses.asdict(row) for row in iteration_rows(history)],
@@ -72,7 +73,7 @@ def _describe(paths: RunPaths) -> dict[str, Any]:
 def _sentence(item: dict[str, Any]) -> str:
     text = f"{item['state']}, {item['stages_committed']} of {item['stages']} stages committed"
     if item["next_stage"] and item["state"] != "running":
-        text += f"; `knowrl resume {item['name']}` goes on at {item['next_stage']}"
+        text += f"; `{item['resume']}` goes on at {item['next_stage']}"
     if item["error"]:
         text += f"\nlast error: {item['error']}"
     return text

@@ -13,6 +13,10 @@ MAX_BYTES = 1_000_000
 """A config is written by hand; whatever is larger is not one (and could be a YAML alias bomb)."""
 
 
+MAX_DEPTH = 50
+"""Levels of nesting; a config has four."""
+
+
 class _Loader(yaml.SafeLoader):
     """Safe loader that reads 5e-7 as a number (YAML 1.2 does; PyYAML's YAML 1.1 takes it for a string)."""
 
@@ -39,7 +43,11 @@ def parse_yaml(text: str, source: str) -> tuple[Any, dict[Path, int]]:
     if len(text) > MAX_BYTES:
         raise InputError(f"{source}: got {len(text):,} characters, expected a config of at most {MAX_BYTES:,}")
     try:
+        depth = 0
         for event in yaml.parse(text, Loader=_Loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:  # PyYAML's time grows with its square
+                raise InputError(f"{source}:{_line(event)}: got more than {MAX_DEPTH} levels, expected a config")
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
                 raise InputError(f"{source}:{_line(event)}: anchors and aliases are not allowed in a config")
         node = yaml.compose(text, Loader=_Loader)

@@ -179,6 +179,26 @@ class RLConfig(Section):
     """Recompute activations in the backward pass: less memory, about a third more time."""
 
 
+BenchmarkName = Literal[
+    "probe", "paired", "selfaware", "kuq", "falseqa", "nec", "refunq", "lineofduty", "lineofduty_agreed",
+    "known_unknowns", "coconot",
+]  # fmt: skip
+"""Names of the labelled sets (see ``knowrl evaluate --list``)."""
+
+
+class BenchmarkConfig(Section):
+    """A labelled set that every iteration is measured on."""
+
+    name: BenchmarkName
+    """Which set."""
+
+    path: str | None = None
+    """Its file, or a folder with its files; null for a built-in set or to read it from the Hub."""
+
+    limit: NonNegativeInt = 0
+    """Tasks used, drawn by the run's seed in the set's own mix of labels; 0 means all."""
+
+
 class EvaluationConfig(Section):
     """Stage ``evaluate``: truth beside agreement."""
 
@@ -191,3 +211,21 @@ class EvaluationConfig(Section):
 
     frozen_limit: NonNegativeInt = 0
     """Tasks used of the frozen set that the initial model wrote in iteration 0; 0 means all."""
+
+    benchmarks: tuple[BenchmarkConfig, ...] = (BenchmarkConfig(name="paired", limit=60),)
+    """Labelled sets measured beside the probe, which is always measured. Each task costs a prompt a view."""
+
+    view_tasks: NonNegativeInt = 16
+    """Frozen tasks that are asked in other label orders and wordings for the flip rates; 0 turns it off."""
+
+    bootstrap: NonNegativeInt = 1000
+    """Bootstrap resamples for confidence intervals; 0 turns them off."""
+
+    @model_validator(mode="after")
+    def _sets_differ(self) -> Self:
+        names = [benchmark.name for benchmark in self.benchmarks]
+        if "probe" in names:
+            raise ValueError("benchmarks holds probe, which is always measured; probe_limit says how many tasks of it")
+        if len(set(names)) < len(names):
+            raise ValueError(f"benchmarks holds {sorted(names)}, expected each set once")
+        return self

@@ -85,16 +85,26 @@ def build_config(
         line = next((lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in lines), None)
         return f"{source}:{line}" if line else source
 
+    text = json.dumps(merged, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        # Bytes of the command line that are no UTF-8 come as lone surrogates, which JSON cannot hold.
+        got = ascii(text[max(error.start - 20, 0) : error.end])
+        raise InputError(f"{source} with {len(overrides)} overrides: got {got}, expected text in UTF-8") from None
     try:
         # JSON mode with strict types: lists are taken for tuples, but "8", true or 8.5 never become the number 8.
-        return Config.model_validate_json(json.dumps(merged), strict=True)
+        return Config.model_validate_json(text, strict=True)
     except ValidationError as error:
         problems = describe(error, Config, where)
         raise InputError("\n".join(problems), hint="Nothing was started.") from None
 
 
 def parse_override(override: str) -> tuple[Path, Any]:
-    """Split ``a.b=value``; the value is read as YAML, and kept as text where the field is text."""
+    """Split ``a.b=value``; the value is read as YAML, or taken as it stands where the field is text.
+
+    A field of text takes YAML's null and quoted text, too.
+    """
     key, separator, raw = override.partition("=")
     parts = tuple(key.strip().split("."))
     if not separator or not all(parts):
@@ -102,10 +112,11 @@ def parse_override(override: str) -> tuple[Path, Any]:
     path: Path = parts
     if section_at(Config, path) is not None:
         raise InputError(f"--set {override!r}: {key!r} is a section; set one of its fields, such as {_example(path)}")
+    raw = raw.strip()
+    if _is_text(field_type(Config, path)) and raw not in ("null", "~") and not raw.startswith(("'", '"')):
+        return path, raw  # a path may hold brackets, colons and hashes, which mean something in YAML
     value, _ = parse_yaml(raw, f"--set {key}")
-    if value is not None and not isinstance(value, str) and _is_text(field_type(Config, path)):
-        value = raw.strip()
-    return path, "" if value is None and raw.strip() == "" else value
+    return path, "" if value is None and raw == "" else value
 
 
 def deep_merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Config of where and how a run happens: run, model, files, engine, tracking, orchestration."""
 
 import re
+import unicodedata
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
@@ -24,6 +25,13 @@ class RunConfig(Section):
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Every random stream of the run derives from it."""
+
+    @field_validator("root")
+    @classmethod
+    def _root_is_a_path(cls, value: str) -> str:
+        if any(unicodedata.category(char) == "Cc" for char in value):
+            raise ValueError("expected a path without control characters")
+        return value
 
     @field_validator("name")
     @classmethod

@@ -1,20 +1,15 @@
 """From verdicts to one prediction a task."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from knowrl_core.consensus.build import mean_probability, verdicts_by_task
 from knowrl_core.consensus.vote import Tally, tally
+from knowrl_core.evaluation.benchmarks.model import BenchmarkTask
 from knowrl_core.labels import FEASIBLE, INFEASIBLE, UNPARSEABLE, Verdict
 from knowrl_core.storage.schemas import PredictionRecord, VerdictRecord
 
-
-class EvalTask(NamedTuple):
-    """A task with the label that predictions are compared with."""
-
-    id: str
-    task: str
-    label: str
+EvalTask = BenchmarkTask
+"""A task with the label that predictions are compared with; of a generated set, the label it was meant to have."""
 
 
 def predict(
@@ -57,6 +52,9 @@ def predict(
                 votes_unparseable=votes.unparseable,
                 prompt_sha256=own[0].prompt_sha256,
                 policy=own[0].policy,
+                category=task.category,
+                source=task.source,
+                pair=task.pair,
             )
         )
     return records

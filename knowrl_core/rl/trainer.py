@@ -64,7 +64,8 @@ def settle_on_bf16(model: PreTrainedModel) -> None:
     or dequantised from a few bits, one in eight to twelve lies exactly half-way between two bf16 numbers. The first
     step, however small, would flip all of these in its own direction: a jump thousands of times its learning rate.
     """
-    head = model.get_output_embeddings()  # it computes in fp32, and may share its weight with the embeddings
+    # The head computes in fp32, and may share its weight with the embeddings.
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     for module in model.modules():
         if isinstance(module, torch.nn.Linear) and module is not head:
             module.weight.copy_(module.weight.bfloat16())

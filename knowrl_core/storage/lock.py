@@ -30,7 +30,8 @@ class RunLock:
 
     def __enter__(self) -> Self:
         try:
-            self._lock.acquire(timeout=0)
+            # `knowrl status` takes the lock for a moment to see whether it is free.
+            self._lock.acquire(timeout=0.3)
         except Timeout:
             raise RunLockedError(
                 f"run {self._path.parent.name!r} is being written by {self.holder()}",

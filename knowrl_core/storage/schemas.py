@@ -20,9 +20,9 @@ class Record(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
-def column(kind: pa.DataType, description: str, *, null: bool = False) -> Any:
-    """Declare a column: its Arrow type, what it holds, and whether it may be null."""
-    return dataclasses.field(metadata={"type": kind, "doc": description, "null": null})
+def column(kind: pa.DataType, description: str, *, null: bool = False, default: Any = dataclasses.MISSING) -> Any:
+    """Declare a column: its Arrow type, what it holds, whether it may be null, and what a record has without it."""
+    return dataclasses.field(default=default, metadata={"type": kind, "doc": description, "null": null})
 
 
 def schema_of(record: type[Record]) -> pa.Schema:
@@ -161,6 +161,9 @@ class MetricRecord:
     metric: str = column(_S, "name of the metric")
     value: float | None = column(_F, "its value; null where it is undefined (one class only, no tasks)", null=True)
     n: int = column(_I, "tasks that it was computed on")
+    predictor: str = column(_S, "model, or a control: always_infeasible, always_feasible, tfidf", default="model")
+    lower: float | None = column(_F, "lower end of its 95 % bootstrap interval", null=True, default=None)
+    upper: float | None = column(_F, "upper end of its 95 % bootstrap interval", null=True, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,3 +183,6 @@ class PredictionRecord:
     votes_unparseable: int = column(_I, "verdicts that could not be parsed")
     prompt_sha256: str = column(_S, "sha256 of the prompt template")
     policy: str = column(_S, _POLICY)
+    category: str = column(_S, "kind of limit or topic in the set's own words; empty without one", default="")
+    source: str = column(_S, "where the set's authors took the task from; empty without one", default="")
+    pair: str = column(_S, "shared by a task and its twin of the other label; empty without one", default="")

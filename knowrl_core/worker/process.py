@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -58,6 +59,30 @@ def end(process: subprocess.Popen[bytes], *, grace: float = 0.0) -> None:
     process.wait()
     if process.stdout:
         process.stdout.close()
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Hold SIGINT and SIGTERM back during a few steps that belong together; one that came arrives afterwards.
+
+    Only for what is sure to end soon. A mask would not do: another thread would take the signal, and Python would still
+    run the handler in this one. Outside the main thread, which alone runs handlers, there is nothing to hold.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda got, _frame: came.append(got))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def tail(path: Path, lines: int = 12) -> str:

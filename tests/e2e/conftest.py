@@ -9,7 +9,7 @@ import time
 import httpx
 import pytest
 
-from tests.e2e.helpers import environment_of
+from tests.e2e.helpers import TINY, environment_of, knowrl
 
 
 def free_port():
@@ -49,3 +49,12 @@ def prefect_server(home):
     yield url
     os.killpg(process.pid, 15)
     process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory, home, prefect_server):
+    """Folder of an uninterrupted smoke run of one iteration, to compare with or to copy; it is not to be changed."""
+    root = tmp_path_factory.mktemp("reference")
+    options = [f"--set=run.root={root}", "--set=run.iterations=1", *TINY]
+    knowrl("run", "--config=smoke", *options, home=home, check=0, PREFECT_API_URL=prefect_server)
+    return root / "smoke"

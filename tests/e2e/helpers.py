@@ -1,14 +1,20 @@
 """Start the real command in processes of its own, and compare what it leaves."""
 
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
+
+from flows.cli.environment import OWNER
 from knowrl_core.storage.files import sha256_file
 from knowrl_core.storage.layout import RunPaths, StageKey
+from knowrl_core.worker.client import MODULE
 
 KNOWRL = [sys.executable, "-m", "flows.cli.main"]
 TINY = [
@@ -19,7 +25,7 @@ TINY = [
 ]
 
 
-def knowrl(*arguments, home, check=None, **environment):
+def knowrl(*arguments, home, check=None, preexec_fn=None, **environment):
     """Run the command to its end."""
     done = subprocess.run(
         [*KNOWRL, *arguments],
@@ -27,6 +33,7 @@ def knowrl(*arguments, home, check=None, **environment):
         check=False,
         text=True,
         timeout=600,
+        preexec_fn=preexec_fn,
         env=environment_of(home, **environment),
     )
     if check is not None:
@@ -59,6 +66,31 @@ def wait_for(condition, *, process, timeout=300, what="the condition"):
         assert process.poll() is None, f"the process ended with {process.returncode} before {what}"
         assert time.monotonic() < deadline, f"{what} did not come within {timeout} s"
         time.sleep(0.002)
+
+
+def belonging(pid):
+    """Processes that a ``knowrl`` process started: its model worker, and Prefect's ephemeral server."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            mine = process.environ().get(OWNER, "").startswith(f"{pid}:") and process.pid != pid
+            if mine and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:  # gone meanwhile, or another user's
+            continue
+    return found
+
+
+def worker_of(pid):
+    """The model worker of a ``knowrl`` process, or None."""
+    return next((item for item in belonging(pid) if MODULE in item.cmdline()), None)
+
+
+def resume_command(text):
+    """The arguments of the command that a message says to go on with."""
+    found = re.findall(r"Go on with: knowrl (resume .*)$", text, re.MULTILINE)
+    assert len(found) == 1, text
+    return shlex.split(found[0])
 
 
 def kill_group(process):

@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from tests.e2e.helpers import knowrl
 
 from knowrl_core.storage.layout import RunPaths, StageKey
 from knowrl_core.storage.manifest import read_manifest
 from knowrl_core.storage.schemas import Candidate, ConsensusRecord, PoolRecord, PredictionRecord, VerdictRecord
 from knowrl_core.storage.tables import read_table
+from tests.e2e.helpers import knowrl
 
 pytestmark = [pytest.mark.e2e, pytest.mark.model, pytest.mark.slow]
 
@@ -38,9 +38,7 @@ def test_it_ends_with_the_table_and_how_to_open_both_uis(run):
 def test_iteration_0_is_the_evaluation_of_the_base_model_alone(run, home, tmp_path):
     paths, _ = run
     table = tmp_path / "predictions.parquet"
-    done = knowrl(
-        "evaluate", "--model=smollm2-135m-instruct", f"--out={table}", "--json", *SMALL, home=home, check=0
-    )
+    done = knowrl("evaluate", "--model=smollm2-135m-instruct", f"--out={table}", "--json", *SMALL, home=home, check=0)
     alone = {name: value for name, value in json.loads(done.stdout).items() if value is not None}
     metrics = read_manifest(paths.stage(StageKey(0, "evaluate"))).metrics
     assert {name.removeprefix("probe/"): value for name, value in metrics.items() if name.startswith("probe/")} == alone

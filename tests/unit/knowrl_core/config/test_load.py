@@ -152,3 +152,22 @@ def refusal(action):
     except InputError as error:
         return str(error)
     return None
+
+
+@pytest.mark.parametrize("text", ["/a [b]/c", "[x", "a: b", "/a #b", "{", "- x", "5e-7", "!x", "&x"])
+def test_text_fields_take_what_means_something_in_yaml(text):
+    assert load_config("smoke", [f"files.probe={text}"]).files.probe == text
+    assert load_config("smoke", [f'files.probe="{text}"']).files.probe == text
+
+
+def test_a_root_holds_no_control_characters():
+    for text in ("a\0b", "a\nb", "\x1b[2J"):
+        assert "without control characters" in refusal(lambda text=text: load_config("smoke", [f"run.root={text}"]))
+
+
+def test_deep_nesting_is_refused_at_once():
+    assert "50 levels" in refusal(lambda: parse_yaml("[" * 100_000, "file.yaml"))
+
+
+def test_text_that_is_not_utf_8_is_refused():
+    assert "expected text in UTF-8" in refusal(lambda: load_config("smoke", ["run.root=a\udcffb"]))

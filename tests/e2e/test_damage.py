@@ -1,0 +1,77 @@
+"""Damaged artifacts are found and named, and redone on request; a run has one writer."""
+
+import shutil
+import socket
+
+import pytest
+
+from knowrl_core.storage.layout import RunPaths, StageKey
+from knowrl_core.storage.run_file import RunFile
+from tests.e2e.helpers import TINY, artifacts, in_stage, kill_group, knowrl, manifests, start, wait_for
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+
+def truncate(file):
+    file.write_bytes(file.read_bytes()[:-7])
+
+
+def flip_a_bit(file):
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(bytes(data))
+
+
+def delete(file):
+    file.unlink()
+
+
+def command(root):
+    return ["run", "--config=smoke", f"--set=run.root={root}", "--set=run.iterations=1", *TINY]
+
+
+def test_damage(tmp_path, home, prefect_server, reference):
+    """Three kinds of damage, each before the last one: the first in the order of the stages is named; one repair."""
+    shutil.copytree(reference, tmp_path / "smoke")
+    paths = RunPaths(tmp_path, "smoke")
+    for damage, key, name in (
+        (flip_a_bit, StageKey(1, "update"), "checkpoint/model.safetensors"),
+        (truncate, StageKey(1, "classify"), "verdicts.parquet"),
+        (delete, StageKey(0, "evaluate"), "manifest.json"),
+    ):
+        file = paths.file(key, name)
+        damage(file)
+        before = artifacts(paths.folder), manifests(paths.folder)
+
+        refused = knowrl(*command(tmp_path), home=home, check=4, PREFECT_API_URL=prefect_server)
+
+        assert refused.stderr.count(str(file)) == 1
+        assert "--repair" in refused.stderr
+        assert "Traceback" not in refused.stderr
+        assert (artifacts(paths.folder), manifests(paths.folder)) == before, "a refused run changed something"
+
+    done = knowrl(*command(tmp_path), "--repair", home=home, check=0, PREFECT_API_URL=prefect_server)
+
+    assert f"{key} and what follows are done again" in done.stderr
+    assert f"resuming at {key}" in done.stderr
+    assert artifacts(paths.folder) == artifacts(reference)
+    first = "iterations/000/generate"
+    assert manifests(paths.folder)[first] == manifests(reference)[first], "what was sound was done again"
+    assert RunFile.read(paths).attempts[-1].first_stage == str(key)
+
+
+def test_a_second_writer_is_refused(tmp_path, home, prefect_server):
+    first = start(*command(tmp_path), home=home, log=tmp_path / "log", PREFECT_API_URL=prefect_server)
+    paths = RunPaths(tmp_path, "smoke")
+    try:
+        wait_for(in_stage(paths, StageKey(0, "generate")), process=first, what="its first stage")
+        first.send_signal(19)  # SIGSTOP: it holds its lock while the second one starts
+        before = paths.run_file.read_bytes()
+        second = knowrl(*command(tmp_path), home=home, check=3, PREFECT_API_URL=prefect_server)
+        assert paths.run_file.read_bytes() == before
+    finally:
+        kill_group(first)
+    started = RunFile.read(paths).attempts[0].started
+    assert f"run 'smoke' is being written by process {first.pid} on {socket.gethostname()}, started " in second.stderr
+    assert started[:13] in second.stderr
+    assert "Traceback" not in second.stderr
