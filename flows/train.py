@@ -12,7 +12,7 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from flows.artifacts import publish
-from knowrl_core.config import DEFAULT_PROFILE, Config, build_config, deep_merge, load_config
+from knowrl_core.config import DEFAULT_PROFILE, RUN_NAME, Config, build_config, deep_merge, load_config
 from knowrl_core.errors import KnowrlError, StageError
 from knowrl_core.storage.layout import CLASSIFY, CONSENSUS, EVALUATE, GENERATE, UPDATE, RunPaths, stage_keys
 from knowrl_core.storage.run_file import RunFile
@@ -35,9 +35,6 @@ STAGE_TASKS: dict[str, StageTask] = {
     UPDATE: update,
     EVALUATE: evaluate,
 }
-
-
-RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
 def resolve(profile: str | None, run: str | None, config: Config | None) -> Config:
@@ -68,7 +65,7 @@ def _flow_run_name() -> str:
 @flow(name="knowrl", flow_run_name=_flow_run_name, persist_result=False)
 def train(
     profile: str | None = None,
-    run: Annotated[str | None, Field(pattern=RUN_NAME)] = None,
+    run: Annotated[str | None, Field(json_schema_extra={"pattern": f"^{RUN_NAME.pattern}$"})] = None,
     config: Config | None = None,
     repair: bool = False,
 ) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def show(assessment: Assessment) -> None:
     ]
     for row in {row.metric: row for row in rows}.values():
         cells = [
-            _number(controls[name, row.metric].value) if (name, row.metric) in controls else "-" for name in CONTROLS
+            _number(controls[name, row.metric].value, 3) if (name, row.metric) in controls else "-" for name in CONTROLS
         ]
         table.add_row(row.metric, _number(row.value), printable(_interval(row)), *cells)
     out.print(table)
@@ -177,5 +177,5 @@ def _interval(row: MetricRecord) -> str:
     return "" if row.lower is None or row.upper is None else f"[{row.lower:.3f}, {row.upper:.3f}]"
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+def _number(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

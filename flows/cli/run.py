@@ -89,8 +89,9 @@ def _show(paths: RunPaths, config: Config, uri: str) -> None:
         out.print(f"best balanced accuracy on the probe: iteration {best}")
     out.print(f"artifacts:  {printable(str(paths.folder))}", soft_wrap=True)
     if config.tracking.enabled:
-        out.print(f"MLflow UI:  mlflow ui --backend-store-uri {printable(shlex.quote(uri))}", soft_wrap=True)
-    out.print("Prefect UI: prefect server start   (then http://127.0.0.1:4200)", soft_wrap=True)
+        command = f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
+        out.print(printable(f"MLflow UI:  {command}   (http://127.0.0.1:5000, Model training)"), soft_wrap=True)
+    out.print("Prefect UI: prefect server start   (http://127.0.0.1:4200)", soft_wrap=True)
 
 
 def _catch_signals() -> None:

@@ -12,6 +12,7 @@ from knowrl_core.config.learning import (
 from knowrl_core.config.load import DEFAULT_PROFILE, build_config, deep_merge, find_profile, load_config, profiles
 from knowrl_core.config.model import Config
 from knowrl_core.config.system import (
+    RUN_NAME,
     EngineConfig,
     FilesConfig,
     ModelConfig,
@@ -24,6 +25,7 @@ from knowrl_core.config.system import (
 
 __all__ = [
     "DEFAULT_PROFILE",
+    "RUN_NAME",
     "Config",
     "ConsensusConfig",
     "EngineConfig",

@@ -14,7 +14,7 @@ RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 class RunConfig(Section):
     """One named pipeline execution and the directory that it owns."""
 
-    name: str = "cpu"
+    name: Annotated[str, Field(json_schema_extra={"pattern": f"^{RUN_NAME.pattern}$"})] = "cpu"
     """Name of the run and of its directory: letters, digits, dot, dash and underscore, at most 64."""
 
     root: Annotated[str, Field(min_length=1)] = "runs"

@@ -59,7 +59,8 @@ class Server:
 
     def _update(self, spec: EngineSpec, job: dict[str, Any]) -> dict[str, Any]:
         from knowrl_core.models.load import pick_device
-        from knowrl_core.rl import UpdateJob, run_update
+        from knowrl_core.rl import UpdateJob
+        from knowrl_core.rl.update import run_update
 
         self._drop_engine()  # its weights are about to be the old ones, and training needs the memory
         self._set_up(spec)

@@ -12,9 +12,11 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from knowrl_core.config.learning import RLConfig
 from knowrl_core.config.model import ModelConfig
 from knowrl_core.models import resolve_model
-from knowrl_core.rl import FlatVerdict, PromptUnit, Rollout, UpdateJob, Verdict, pack, run_update
+from knowrl_core.rl import FlatVerdict, Rollout, UpdateJob, Verdict
 from knowrl_core.rl.checkpoint import load_model
 from knowrl_core.rl.forward import token_outputs
+from knowrl_core.rl.packing import PromptUnit, pack
+from knowrl_core.rl.update import run_update
 
 pytestmark = pytest.mark.model
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from knowrl_core.errors import InputError
-from knowrl_core.rl import RolloutBatch, k1, reinforce_pp, returns_to_go, token_rewards, whiten
-from knowrl_core.rl.advantages import algorithm
+from knowrl_core.rl.advantages import RolloutBatch, algorithm, k1, reinforce_pp, returns_to_go, token_rewards, whiten
 
 # Two verdicts: the first of 2 tokens earns 1, the second of 1 token earns 0. KL coefficient 0.1.
 BATCH = RolloutBatch(

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from knowrl_core.rl import clipped_loss, learning_rate
+from knowrl_core.rl.loss import clipped_loss
+from knowrl_core.rl.schedule import learning_rate
 
 
 def test_clipped_loss():

@@ -3,8 +3,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from knowrl_core.rl import PromptUnit, pack
 from knowrl_core.rl.forward import token_outputs
+from knowrl_core.rl.packing import PromptUnit, pack
 
 
 def units_of(*specs: tuple[list[int], list[list[int]]]) -> list[PromptUnit]:

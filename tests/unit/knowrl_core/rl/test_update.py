@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from knowrl_core.errors import ArtifactError, InputError, StageError
-from knowrl_core.rl import Rollout, UpdateResult, run_update
+from knowrl_core.rl import Rollout, UpdateResult
 from knowrl_core.rl import trainer as trainer_module
+from knowrl_core.rl.update import run_update
 
 FILES = [
     "chat_template.jinja",
@@ -108,7 +109,7 @@ def test_a_fresh_process_gives_the_same_bytes(make_job, tmp_path):
     run_update(job)
     other = job.model_copy(update={"output_dir": tmp_path / "second"})
     code = (
-        "import sys, torch; from knowrl_core.rl import UpdateJob, run_update\n"
+        "import sys, torch; from knowrl_core.rl import UpdateJob; from knowrl_core.rl.update import run_update\n"
         f"torch.set_num_threads({torch.get_num_threads()})\n"
         "run_update(UpdateJob.model_validate_json(sys.stdin.read()))"
     )
