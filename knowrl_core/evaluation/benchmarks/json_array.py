@@ -105,8 +105,8 @@ class _Text:
         while True:
             try:
                 value, end = self._json.raw_decode(self._window, self._at)
-                # A number at the very end of the window may go on behind it.
-                if end < len(self._window) or not self._more():
+                # A number at the end of the window may go on behind it ("1" or "1." of 1.5).
+                if self._window[end:].strip("0123456789.eE+-") or not self._more():
                     self._move(end)
                     return value
                 continue

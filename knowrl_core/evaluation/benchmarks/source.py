@@ -45,17 +45,15 @@ def loader(name: str, files: Sequence[str], read: Read, to_task: ToTask, hub: Se
     """
 
     def load(path: Path | None, left_out: LeftOuts) -> Iterator[BenchmarkTask]:
-        seen: dict[str, str] = {}
+        seen: set[int] = set()  # hashes, since a large set's ids would take more memory than all else
         for row in _rows(name, path, files, read, hub):
             task = to_task(row)
             if isinstance(task, LeftOut):
                 left_out[task.reason] += 1
                 continue
-            if task.id in seen:
-                raise InputError(
-                    f"{row.place}: field 'id': got {show(task.id)} again, first at {seen[task.id]}", hint=HINT
-                )
-            seen[task.id] = row.place
+            if hash(task.id) in seen:
+                raise InputError(f"{row.place}: field 'id': got {show(task.id)} again, expected it once", hint=HINT)
+            seen.add(hash(task.id))
             yield task
 
     return load
