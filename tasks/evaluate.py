@@ -14,17 +14,13 @@ from knowrl_core.evaluation import (
     PredictionSink,
     assess,
     consensus_metrics,
-    find_benchmark,
-    find_files,
     flip_metrics,
     from_seeds,
     intrinsic_metrics,
-    open_set,
     take_evenly,
     views_around,
 )
 from knowrl_core.evaluation.compare import Baseline
-from knowrl_core.resources import shipped
 from knowrl_core.storage.commit import StageWriter
 from knowrl_core.storage.files import sha256_file
 from knowrl_core.storage.layout import CONSENSUS, EVALUATE, GENERATE, StageKey
@@ -37,6 +33,7 @@ from tasks.consensus import TABLE
 from tasks.context import RunContext
 from tasks.generate import CANDIDATES
 from tasks.judging import SetJudge
+from tasks.labelled_sets import benchmark_files, configured_sets
 from tasks.prepare import Inputs, prepare
 from tasks.progress import Reporter
 from tasks.stage import Stage, engine_slice, stage_task, verdict_slice
@@ -152,29 +149,6 @@ def probe_set(inputs: Inputs, config: Config) -> OpenSet:
     return OpenSet(PROBE, tasks, len(tasks), len(whole), Counter(), whole)
 
 
-def configured_sets(config: Config) -> list[OpenSet]:
-    """The sets of ``evaluation.benchmarks``, read and checked.
-
-    Raises:
-        InputError: A file is missing or malformed.
-    """
-    return [
-        open_set(find_benchmark(item.name), _path(item.path), limit=item.limit, seed=config.run.seed)
-        for item in config.evaluation.benchmarks
-    ]
-
-
-def benchmark_files(config: Config) -> dict[str, list[Path]]:
-    """The files of ``evaluation.benchmarks`` by set; those from the Hub have none."""
-    files: dict[str, list[Path]] = {}
-    for item in config.evaluation.benchmarks:
-        benchmark = find_benchmark(item.name)
-        path = _path(item.path) or (shipped("seeds", benchmark.files[0]) if benchmark.builtin else None)
-        if path is not None:
-            files[item.name] = find_files(item.name, path, benchmark.files)
-    return files
-
-
 def _assess(
     item: OpenSet, judge: SetJudge, sink: PredictionSink, config: Config, baseline: Baseline | None = None
 ) -> Assessment:
@@ -185,10 +159,6 @@ def _assess(
 
 def _prompts(tasks: int, config: Config) -> int:
     return expected_steps(tasks, config.verdict, k=config.evaluation.k)
-
-
-def _path(text: str | None) -> Path | None:
-    return None if text is None else Path(text).expanduser()
 
 
 evaluate = stage_task(Stage(name=EVALUATE, config=_config, inputs=_inputs, body=_body))

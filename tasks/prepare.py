@@ -65,6 +65,10 @@ def _prepare(config_json: str) -> Inputs:
             hint="The probe measures, so nothing in it may be trained on or shown to the model.",
         )
     prompts = load_prompts(config.prompts)
+    if config.evaluation.benchmarks:
+        from tasks.labelled_sets import configured_sets  # noqa: PLC0415 - scikit-learn is slow; it comes last
+
+        configured_sets(config)
     model = resolve_model(config.model)
     pins = {
         "model": model.sha256,

@@ -74,6 +74,8 @@ def find_files(name: str, path: Path, files: Sequence[str]) -> list[Path]:
                 f"{name}: {str(path)!r}: got {what}, expected {_named(files)}, or a folder with it", hint=HINT
             )
         found = {file: next(iter([*path.glob(file), *sorted(path.glob(f"*/{file}"))]), None) for file in files}
+    except InputError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         raise InputError(f"{name}: {str(path)!r}: cannot be read: {error}", hint=HINT) from None
     missing = [file for file, place in found.items() if place is None]
