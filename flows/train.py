@@ -12,7 +12,7 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from flows.artifacts import publish
-from knowrl_core.config import DEFAULT_PROFILE, RUN_NAME, Config, build_config, deep_merge, load_config
+from knowrl_core.config import DEFAULT_PROFILE, RUN_NAME, Config, anchored, build_config, deep_merge, load_config
 from knowrl_core.errors import KnowrlError, StageError
 from knowrl_core.storage.layout import CLASSIFY, CONSENSUS, EVALUATE, GENERATE, UPDATE, RunPaths, stage_keys
 from knowrl_core.storage.run_file import RunFile
@@ -24,6 +24,7 @@ from tasks.generate import generate
 from tasks.open_run import apply_retention, open_run
 from tasks.prepare import root_folder
 from tasks.progress import current_reporter
+from tasks.tracking import redacted
 from tasks.update import update
 
 StageTask = Task[[RunContext, str, int], dict[str, Any]]
@@ -51,7 +52,7 @@ def resolve(profile: str | None, run: str | None, config: Config | None) -> Conf
         paths = RunPaths(root_folder(new), new.run.name)
         if paths.run_file.exists():
             data = deep_merge(RunFile.read(paths).config, {"run": {"root": str(paths.root)}})
-    return build_config(deep_merge(data, given), source=f"profile {profile!r} with the flow's parameters")
+    return anchored(build_config(deep_merge(data, given), source=f"profile {profile!r} with the flow's parameters"))
 
 
 def _flow_run_name() -> str:
@@ -105,4 +106,4 @@ def train(
             if key.stage == EVALUATE:
                 apply_retention(ctx)
         publish(ctx)
-        return {"run": str(ctx.paths.folder), "tracking_uri": ctx.tracker.uri}
+        return {"run": str(ctx.paths.folder), "tracking_uri": redacted(ctx.tracker.uri)}

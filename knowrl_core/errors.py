@@ -39,6 +39,10 @@ class ArtifactError(KnowrlError):
     exit_code = 4
 
 
+class OtherVersionError(ArtifactError):
+    """An artifact was written by another version of KnowRL: sound, but not for this one. Repair must not remove it."""
+
+
 class RunLockedError(KnowrlError):
     """Another process writes to this run."""
 

@@ -17,7 +17,7 @@ TABLE = "consensus.parquet"
 
 
 def _config(config: Config) -> dict[str, Any]:
-    return {"consensus": config.consensus.model_dump(mode="json"), "k": config.verdict.k}
+    return {"consensus": config.consensus.model_dump(mode="json")}
 
 
 def _inputs(ctx: RunContext, key: StageKey) -> list[FileRef]:
@@ -35,9 +35,9 @@ def _body(ctx: RunContext, key: StageKey, writer: StageWriter) -> None:
     candidates = ctx.read(StageKey(key.iteration, GENERATE), CANDIDATES, Candidate)
     verdicts = ctx.read(StageKey(key.iteration, CLASSIFY), VERDICTS, VerdictRecord)
     pool = ctx.read(StageKey(key.iteration - 1, CONSENSUS), POOL, PoolRecord) if key.iteration > 1 else []
-    rows, new_pool = build_consensus(
-        candidates, verdicts, pool, ctx.config.consensus, iteration=key.iteration, k=ctx.config.verdict.k
-    )
+    # As many as were asked for when the tasks were judged: the config may have changed since.
+    k = int(ctx.history[StageKey(key.iteration, CLASSIFY)].config["verdict"]["k"])
+    rows, new_pool = build_consensus(candidates, verdicts, pool, ctx.config.consensus, iteration=key.iteration, k=k)
     writer.write(TABLE, ConsensusRecord, rows)
     writer.write(POOL, PoolRecord, new_pool)
     writer.metrics |= summarise(rows, new_pool)

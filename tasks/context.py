@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from knowrl_core.config import Config
-from knowrl_core.errors import StageError
+from knowrl_core.errors import ArtifactError, StageError
 from knowrl_core.prompts import Template
 from knowrl_core.storage.layout import UPDATE, RunPaths, StageKey
 from knowrl_core.storage.manifest import FileRef, Manifest
 from knowrl_core.storage.retention import CHECKPOINT
 from knowrl_core.storage.run_file import RunFile
 from knowrl_core.storage.schemas import Record
-from knowrl_core.storage.tables import read_table
+from knowrl_core.storage.tables import REPAIR_HINT, read_table
 from knowrl_core.storage.verify import EXTERNAL
 from knowrl_core.worker import EngineSpec, ModelWorker, RemoteEngine
 from tasks.prepare import Inputs
@@ -88,7 +88,10 @@ class RunContext:
         """Folder of the policy after an iteration; iteration 0 is the initial model."""
         if iteration == 0:
             return self.inputs.model.path
-        return self.paths.file(StageKey(iteration, UPDATE), CHECKPOINT)
+        folder = self.paths.file(StageKey(iteration, UPDATE), CHECKPOINT)
+        if not folder.exists():
+            raise ArtifactError(f"{folder}: the checkpoint was pruned, expected one to go on from", hint=REPAIR_HINT)
+        return folder
 
     def policy_name(self, iteration: int) -> str:
         """The policy as the lineage names it: what it is, and the sha256 of its weights."""

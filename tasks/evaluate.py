@@ -22,18 +22,16 @@ from knowrl_core.evaluation import (
 )
 from knowrl_core.evaluation.compare import Baseline
 from knowrl_core.storage.commit import StageWriter
-from knowrl_core.storage.files import sha256_file
 from knowrl_core.storage.layout import CONSENSUS, EVALUATE, GENERATE, StageKey
 from knowrl_core.storage.manifest import FileRef
 from knowrl_core.storage.schemas import Candidate, ConsensusRecord, MetricRecord
-from knowrl_core.storage.verify import EXTERNAL
 from knowrl_core.verdicts import expected_steps
 from knowrl_core.worker import EngineSpec, ModelWorker
 from tasks.consensus import TABLE
 from tasks.context import RunContext
 from tasks.generate import CANDIDATES
 from tasks.judging import SetJudge
-from tasks.labelled_sets import benchmark_files, configured_sets
+from tasks.labelled_sets import FROZEN, PROBE, benchmark_refs, configured_sets
 from tasks.prepare import Inputs, prepare
 from tasks.progress import Reporter
 from tasks.stage import Stage, engine_slice, stage_task, verdict_slice
@@ -41,7 +39,7 @@ from tasks.stage import Stage, engine_slice, stage_task, verdict_slice
 INTRINSIC = "intrinsic.parquet"
 EXTRINSIC = "extrinsic.parquet"
 PREDICTIONS = "predictions.parquet"
-PROBE, FROZEN, FRESH = "probe", "frozen", "fresh"
+FRESH = "fresh"
 
 
 def _config(config: Config) -> dict[str, Any]:
@@ -54,11 +52,7 @@ def _config(config: Config) -> dict[str, Any]:
 
 def _inputs(ctx: RunContext, key: StageKey) -> list[FileRef]:
     refs = ctx.pin_refs("files.probe")
-    refs += [
-        FileRef(path=f"{EXTERNAL}benchmarks/{name}/{file.name}", sha256=sha256_file(file))
-        for name, files in benchmark_files(ctx.config).items()
-        for file in files
-    ]
+    refs += benchmark_refs(ctx.config)
     refs += ctx.template_refs([ctx.inputs.prompts.verdict(ctx.config.verdict.mode)])
     refs += ctx.checkpoint_refs(key.iteration)
     refs.append(ctx.ref(StageKey(0, GENERATE), CANDIDATES))

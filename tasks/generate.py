@@ -12,6 +12,7 @@ from knowrl_core.storage.layout import CONSENSUS, GENERATE, StageKey
 from knowrl_core.storage.manifest import FileRef
 from knowrl_core.storage.schemas import Candidate, PoolRecord
 from tasks.context import RunContext
+from tasks.labelled_sets import FROZEN, PROBE, benchmark_refs, benchmark_tasks
 from tasks.stage import Stage, engine_slice, stage_task, track
 
 CANDIDATES = "candidates.parquet"
@@ -19,14 +20,21 @@ POOL = "pool.parquet"
 
 
 def _config(config: Config) -> dict[str, Any]:
-    return {"introspection": config.introspection.model_dump(mode="json"), "engine": engine_slice(config)}
+    return {
+        "introspection": config.introspection.model_dump(mode="json"),
+        "held_out": sorted(item.name for item in config.evaluation.benchmarks),
+        "engine": engine_slice(config),
+    }
 
 
 def _inputs(ctx: RunContext, key: StageKey) -> list[FileRef]:
     prompts = ctx.inputs.prompts
-    refs = ctx.pin_refs("files.feasible", "files.infeasible")
+    refs = ctx.pin_refs("files.feasible", "files.infeasible", "files.probe")
+    refs += benchmark_refs(ctx.config)
     refs += ctx.template_refs([prompts.introspect_feasible, prompts.introspect_infeasible])
     refs += ctx.checkpoint_refs(max(key.iteration - 1, 0))
+    if key.iteration:
+        refs.append(ctx.ref(StageKey(0, GENERATE), CANDIDATES))
     if key.iteration > 1:
         refs.append(ctx.ref(StageKey(key.iteration - 1, CONSENSUS), POOL))
     return refs
@@ -51,6 +59,7 @@ def _body(ctx: RunContext, key: StageKey, writer: StageWriter) -> None:
         iteration=key.iteration,
         engine=engine.name,
         policy=ctx.policy_name(policy),
+        held_out=held_out(ctx, key),
     )
     writer.write(CANDIDATES, Candidate, candidates)
     kept = [item for item in candidates if item.kept]
@@ -64,6 +73,15 @@ def _body(ctx: RunContext, key: StageKey, writer: StageWriter) -> None:
         ctx.reporter.warning(
             f"{key}: none of {len(candidates)} parsed tasks passed the filters; see drop_reason in {CANDIDATES}"
         )
+
+
+def held_out(ctx: RunContext, key: StageKey) -> dict[str, list[tuple[str, str]]]:
+    """What evaluation measures, as (id, text) by set: probe, benchmarks, and the frozen set once it is there."""
+    sets = {PROBE: [(task.id, task.task) for task in ctx.inputs.probe], **benchmark_tasks(ctx.config)}
+    if key.iteration:
+        frozen = ctx.read(StageKey(0, GENERATE), CANDIDATES, Candidate)
+        sets[FROZEN] = [(item.id, item.task) for item in frozen if item.kept]
+    return sets
 
 
 generate = stage_task(Stage(name=GENERATE, config=_config, inputs=_inputs, body=_body))

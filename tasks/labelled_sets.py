@@ -1,10 +1,16 @@
 """The labelled sets of ``evaluation.benchmarks``."""
 
+from collections import Counter
 from pathlib import Path
 
 from knowrl_core.config import Config
 from knowrl_core.evaluation import OpenSet, find_benchmark, find_files, open_set
 from knowrl_core.resources import shipped
+from knowrl_core.storage.files import sha256_file
+from knowrl_core.storage.manifest import FileRef
+from knowrl_core.storage.verify import EXTERNAL
+
+PROBE, FROZEN = "probe", "frozen"
 
 
 def configured_sets(config: Config) -> list[OpenSet]:
@@ -16,6 +22,27 @@ def configured_sets(config: Config) -> list[OpenSet]:
     return [
         open_set(find_benchmark(item.name), _path(item.path), limit=item.limit, seed=config.run.seed)
         for item in config.evaluation.benchmarks
+    ]
+
+
+def benchmark_tasks(config: Config) -> dict[str, list[tuple[str, str]]]:
+    """All tasks of the sets of ``evaluation.benchmarks`` as (id, text), whatever their limits, by set.
+
+    Raises:
+        InputError: A file is missing or malformed.
+    """
+    return {
+        item.name: [(task.id, task.task) for task in find_benchmark(item.name).load(_path(item.path), Counter())]
+        for item in config.evaluation.benchmarks
+    }
+
+
+def benchmark_refs(config: Config) -> list[FileRef]:
+    """The files of ``evaluation.benchmarks`` as inputs of a stage."""
+    return [
+        FileRef(path=f"{EXTERNAL}benchmarks/{name}/{file.name}", sha256=sha256_file(file))
+        for name, files in benchmark_files(config).items()
+        for file in files
     ]
 
 

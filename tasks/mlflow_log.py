@@ -26,7 +26,7 @@ from sqlalchemy.engine import make_url
 from knowrl_core.config import Config
 from knowrl_core.report import best_iteration, iteration_rows, probe_scores
 from knowrl_core.storage.files import sha256_json
-from knowrl_core.storage.layout import CONSENSUS, EVALUATE, RunPaths, StageKey
+from knowrl_core.storage.layout import CONSENSUS, EVALUATE, UPDATE, RunPaths, StageKey
 from knowrl_core.storage.manifest import MANIFEST, Manifest
 from knowrl_core.storage.run_file import RunFile
 from tasks.summary import COLUMNS, cells
@@ -37,7 +37,8 @@ KEY_TAG = "knowrl.key"
 STAGE_TAG = "stage."
 
 HEADLINE = {
-    CONSENSUS: {"mean_reward": "reward", "mean_share": "consensus_share"},
+    CONSENSUS: {"mean_share": "consensus_share"},
+    UPDATE: {"reward/mean": "reward"},
     EVALUATE: {
         "frozen/agreement": "intrinsic_accuracy",
         "probe/accuracy": "probe_accuracy",

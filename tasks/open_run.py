@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from knowrl_core.config import Config
-from knowrl_core.errors import ArtifactError
+from knowrl_core.errors import ArtifactError, OtherVersionError
 from knowrl_core.report import probe_scores
-from knowrl_core.storage.layout import UPDATE, RunPaths, StageKey, stage_keys
+from knowrl_core.storage.layout import EVALUATE, MAX_ITERATIONS, UPDATE, RunPaths, StageKey, stage_keys
 from knowrl_core.storage.lock import RunLock
 from knowrl_core.storage.manifest import Manifest
-from knowrl_core.storage.retention import checkpoints_to_keep, prune
+from knowrl_core.storage.retention import CHECKPOINT, checkpoints_to_keep, prune
 from knowrl_core.storage.run_file import RunFile, now
 from knowrl_core.storage.verify import History, verify_run
 from knowrl_core.worker import ModelWorker
@@ -52,15 +52,15 @@ def open_run(
         keys = tuple(stage_keys(config.run.iterations))
         history = verify_run(paths, keys)
         if history.problem:
-            if not repair:
+            if not repair or isinstance(history.problem, OtherVersionError):
                 raise history.problem
-            history = _repair(paths, keys, history.problem, len(history.committed), reporter)
-        first = str(history.next_key) if history.next_key else None
-        if first is not None:
+            history = _repair(paths, keys, history.problem, keys[len(history.committed)], reporter)
+        first = str(history.next_key or _beyond(paths))
+        if history.next_key is not None:
             worker.start()  # it loads its libraries while Prefect and MLflow get ready
         for change in run_file.record_changes(config, first):
             reporter.message(f"config: {change.field} is now {change.new!r} (was {change.old!r}), from {first} on")
-        attempt = run_file.begin_attempt(first, flow_run)
+        attempt = run_file.begin_attempt(str(history.next_key) if history.next_key else None, flow_run)
         run_file.write(paths)
         tracker = Tracker(config, paths, run_file, reporter)
         ctx = RunContext(
@@ -113,12 +113,27 @@ def apply_retention(ctx: RunContext) -> None:
         ctx.reporter.message(f"pruned the checkpoint of iteration {', '.join(map(str, pruned))}")
 
 
+def _beyond(paths: RunPaths) -> StageKey:
+    """The first stage that would be done if the run were longer; a change made now applies from there on."""
+    return next(key for key in stage_keys(MAX_ITERATIONS) if not paths.stage(key).exists())
+
+
 def _repair(
-    paths: RunPaths, keys: tuple[StageKey, ...], problem: ArtifactError, sound: int, reporter: Reporter
+    paths: RunPaths, keys: tuple[StageKey, ...], problem: ArtifactError, damaged: StageKey, reporter: Reporter
 ) -> History:
-    """Remove all but the sound stages, of which the first is damaged, so that they are done again."""
-    reporter.warning(f"repair: {problem.message}; {keys[sound]} and what follows are done again")
-    for key in keys[sound:]:
+    """Remove the damaged stage and all that follow, so that they are done again.
+
+    The stage needs a policy. Where that checkpoint was pruned, the update that made it, and before it those that made
+    its own policy, are done again as well.
+    """
+    start = damaged
+    needed = start.iteration if start.stage == EVALUATE else start.iteration - 1
+    while needed > 0 and not paths.file(StageKey(needed, UPDATE), CHECKPOINT).exists():
+        start = StageKey(needed, UPDATE)
+        needed -= 1
+    why = "" if start == damaged else f" (the checkpoints before {damaged} were pruned)"
+    reporter.warning(f"repair: {problem.message}; {start} and what follows are done again{why}")
+    for key in keys[keys.index(start) :]:
         shutil.rmtree(paths.stage(key), ignore_errors=True)
     again = verify_run(paths, keys)
     if again.problem:

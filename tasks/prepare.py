@@ -34,18 +34,18 @@ def prepare(config: Config) -> Inputs:
     Raises:
         InputError: Something that the user gave is wrong.
     """
-    return _prepare(config.model_dump_json())
+    files = [seed_path(*item) for item in _seed_files(config)]
+    stamp = tuple((file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.exists())
+    return _prepare(config.model_dump_json(), stamp)
 
 
 @lru_cache(maxsize=1)
-def _prepare(config_json: str) -> Inputs:
+def _prepare(config_json: str, _stamp: tuple[tuple[int, int], ...]) -> Inputs:
     # Cached, since the command line checks before Prefect starts and the flow checks again.
     config = Config.model_validate_json(config_json)
     check_root(root_folder(config))
     check_views(config.verdict.views)
-    feasible = seed_path(config.files.feasible, "feasible.jsonl")
-    infeasible = seed_path(config.files.infeasible, "infeasible.jsonl")
-    probe_path = seed_path(config.files.probe, "probe.jsonl")
+    feasible, infeasible, probe_path = (seed_path(*item) for item in _seed_files(config))
     seeds = load_seeds(feasible, infeasible)
     for label in (FEASIBLE, INFEASIBLE):
         count = sum(seed.label == label for seed in seeds)
@@ -71,12 +71,17 @@ def _prepare(config_json: str) -> Inputs:
         configured_sets(config)
     model = resolve_model(config.model)
     pins = {
-        "model": model.sha256,
+        "model.path": model.sha256,
         "files.feasible": _sha256(feasible),
         "files.infeasible": _sha256(infeasible),
         "files.probe": _sha256(probe_path),
     }
     return Inputs(tuple(seeds), tuple(probe), prompts, model, pins)
+
+
+def _seed_files(config: Config) -> tuple[tuple[str, str], ...]:
+    files = config.files
+    return (files.feasible, "feasible.jsonl"), (files.infeasible, "infeasible.jsonl"), (files.probe, "probe.jsonl")
 
 
 def seed_path(setting: str, shipped_name: str) -> Path:

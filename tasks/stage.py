@@ -48,6 +48,7 @@ def execute(stage: Stage, ctx: RunContext, key: StageKey) -> Manifest:
     """
     manifest: Manifest | None = None
     ctx.reporter.begin(key)
+    ctx.worker.begin_stage()
     try:
         writer = StageWriter(
             ctx.paths, key, seed=ctx.seed, config=stage.config(ctx.config), inputs=stage.inputs(ctx, key)

@@ -5,6 +5,7 @@ next start.
 """
 
 import os
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,6 +43,11 @@ def tracking_uri(config: Config, root: Path) -> str:
     if config.tracking.uri != "auto":
         return config.tracking.uri
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
+
+
+def redacted(uri: str) -> str:
+    """A URI as it may be shown: without a password."""
+    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", uri)
 
 
 class Tracker:
@@ -93,13 +99,14 @@ class Tracker:
             self._next_try = now + max(RETRY_SECONDS, (now - began) / RETRY_SHARE)
             if not self._failing:
                 self._reporter.warning(
-                    f"MLflow ({self.uri}) does not take the log: {type(error).__name__}: {str(error)[:200]}. The run "
+                    f"MLflow ({redacted(self.uri)}) does not take the log: {type(error).__name__}: "
+                    f"{redacted(str(error)[:200])}. The run "
                     "goes on; what is missing is logged when MLflow is back, or at the next `knowrl resume`."
                 )
             self._failing = True
             return
         if self._failing:
-            self._reporter.message(f"MLflow ({self.uri}) takes the log again; nothing is missing in it")
+            self._reporter.message(f"MLflow ({redacted(self.uri)}) takes the log again; nothing is missing in it")
         self._failing = False
 
     def _connect(self) -> "MlflowLog":

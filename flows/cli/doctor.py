@@ -15,16 +15,16 @@ import typer
 from rich.table import Table
 
 from flows.cli.console import out, printable
-from flows.cli.options import JsonOption, SetOption
+from flows.cli.options import ConfigOption, JsonOption, SetOption
 from knowrl_core.config import DEFAULT_PROFILE, load_config
 from knowrl_core.errors import KnowrlError
 
 Finding = tuple[bool, str]
 
 
-def doctor(set_: SetOption = None, json_: JsonOption = False) -> None:
-    """Say what this machine can run. Exit code 1 if the default profile cannot run here."""
-    config = load_config(DEFAULT_PROFILE, set_ or [])
+def doctor(profile: ConfigOption = DEFAULT_PROFILE, set_: SetOption = None, json_: JsonOption = False) -> None:
+    """Say what this machine can run. Exit code 1 if the profile cannot run here."""
+    config = load_config(profile, set_ or [])
     root = Path(config.run.root).expanduser().absolute()
     checks: list[tuple[str, bool, Callable[[], Finding]]] = [
         ("python", True, _python),
@@ -32,7 +32,7 @@ def doctor(set_: SetOption = None, json_: JsonOption = False) -> None:
         ("memory", False, _memory),
         ("disk", True, lambda: _disk(root)),
         ("torch", True, _torch),
-        ("gpu", False, _gpu),
+        ("gpu", config.model.device == "cuda", _gpu),
         ("model", True, lambda: _model(config.model.path)),
         ("prefect", True, lambda: _package("prefect", os.environ.get("PREFECT_API_URL") or "ephemeral server")),
         ("mlflow", True, lambda: _package("mlflow", os.environ.get("MLFLOW_TRACKING_URI") or f"SQLite in {root}")),
@@ -57,7 +57,7 @@ def doctor(set_: SetOption = None, json_: JsonOption = False) -> None:
             mark = "[green]ok[/]" if item["ok"] else "[red]missing[/]" if item["needed"] else "[yellow]no[/]"
             table.add_row(mark, str(item["check"]), printable(str(item["finding"])))
         out.print(table)
-        out.print(f"the default profile ({DEFAULT_PROFILE}) {'can' if able else 'cannot'} run here")
+        out.print(printable(f"profile {profile} {'can' if able else 'cannot'} run here"))
     if not able:
         raise typer.Exit(1)
 

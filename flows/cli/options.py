@@ -1,12 +1,15 @@
 """Options that several commands share."""
 
 import shlex
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from knowrl_core.config import DEFAULT_PROFILE, Config, build_config, load_config
+from knowrl_core.errors import InputError
 from knowrl_core.storage.layout import RunPaths
 from knowrl_core.storage.run_file import RunFile
 
@@ -23,25 +26,38 @@ RunArgument = Annotated[str, typer.Argument(help="Name of the run, or path of it
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
-def locate(run: str, overrides: list[str] | None) -> RunPaths:
-    """The run that a name (in ``run.root``) or a path means."""
-    path = Path(run).expanduser()
-    if "/" in run and (path / "run.json").is_file():
-        path = path.absolute()
+def locate(run: str, overrides: list[str] | None, config: str = DEFAULT_PROFILE) -> RunPaths:
+    """The run that a name (in ``run.root``) or a path means.
+
+    Raises:
+        InputError: A path leads to no run.
+    """
+    if "/" in run:
+        path = Path(run).expanduser().absolute()
+        if not (path / "run.json").is_file():
+            raise InputError(f"{path}: got no run.json, expected the folder of a run")
         return RunPaths(path.parent, path.name)
     places = [item for item in overrides or [] if item.startswith("run.root=")]
-    config = load_config(DEFAULT_PROFILE, [f"run.name={run}", *places])
-    return RunPaths(Path(config.run.root).expanduser().absolute(), config.run.name)
+    found = load_config(config, [f"run.name={run}", *places])
+    return RunPaths(Path(found.run.root).expanduser().absolute(), found.run.name)
 
 
 def stored_config(paths: RunPaths, overrides: list[str] | None) -> Config:
     """The config that a run was last started with, overrides on top, at the place where it was found."""
     data = RunFile.read(paths).config
-    data["run"]["root"] = str(paths.root)
+    # The name, too: a folder that was renamed or copied must not go on in the one that it came from.
+    data["run"] |= {"root": str(paths.root), "name": paths.name}
     others = [item for item in overrides or [] if not item.startswith("run.root=")]
     return build_config(data, others, source=str(paths.run_file))
 
 
+def command(name: str) -> str:
+    """A command of this environment as the user can type it: by its name if the shell would find that one."""
+    own = Path(sys.executable).parent / name
+    found = shutil.which(name)
+    return name if not own.exists() or (found and Path(found).samefile(own)) else shlex.quote(str(own))
+
+
 def resume_command(paths: RunPaths) -> str:
     """The command that goes on with a run, from any folder."""
-    return f"knowrl resume {shlex.quote(paths.name)} --set run.root={shlex.quote(str(paths.root))}"
+    return f"{command('knowrl')} resume {shlex.quote(paths.name)} --set run.root={shlex.quote(str(paths.root))}"

@@ -15,14 +15,16 @@ from flows.cli.options import (
     ConfigOption,
     RunArgument,
     SetOption,
+    command,
     locate,
     resume_command,
     stored_config,
 )
-from knowrl_core.config import DEFAULT_PROFILE, Config, load_config
+from knowrl_core.config import DEFAULT_PROFILE, Config, anchored, load_config
 from knowrl_core.errors import KnowrlError, StageError
 from knowrl_core.report import best_iteration, iteration_rows
 from knowrl_core.storage.layout import RunPaths, stage_keys
+from knowrl_core.storage.tables import REPAIR_HINT
 from knowrl_core.storage.verify import committed_manifests
 
 RepairOption = Annotated[bool, typer.Option("--repair", help="Do damaged stages, and what follows from them, again.")]
@@ -30,16 +32,30 @@ RepairOption = Annotated[bool, typer.Option("--repair", help="Do damaged stages,
 
 def run(config: ConfigOption = DEFAULT_PROFILE, set_: SetOption = None, repair: RepairOption = False) -> None:
     """Start a run, or go on with it if a run of that name exists."""
-    _go(load_config(config, set_ or []), profile=config, repair=repair)
+    _go(load_config(config, set_ or []), repair=repair)
 
 
-def resume(run: RunArgument, set_: SetOption = None, repair: RepairOption = False) -> None:
+def resume(
+    run: RunArgument,
+    config: Annotated[
+        str | None,
+        typer.Option("--config", "-c", help="Take this profile or YAML file instead of the run's own config."),
+    ] = None,
+    set_: SetOption = None,
+    repair: RepairOption = False,
+) -> None:
     """Go on with a run at its first stage that is not committed."""
-    _go(stored_config(locate(run, set_), set_), profile=DEFAULT_PROFILE, repair=repair)
+    paths = locate(run, set_, config or DEFAULT_PROFILE)
+    if config is None:
+        _go(stored_config(paths, set_), repair=repair)
+    else:
+        place = [f"run.root={paths.root}", f"run.name={paths.name}"]
+        _go(load_config(config, [*(set_ or []), *place]), repair=repair)
 
 
-def _go(config: Config, *, profile: str, repair: bool) -> None:
+def _go(config: Config, *, repair: bool) -> None:
     prepare_environment()
+    config = anchored(config)
     from tasks.prepare import check_folder, prepare, root_folder
 
     paths = RunPaths(root_folder(config), config.run.name)
@@ -50,14 +66,14 @@ def _go(config: Config, *, profile: str, repair: bool) -> None:
 
     from flows.train import train
     from tasks.progress import terminal
-    from tasks.tracking import tracking_uri
+    from tasks.tracking import redacted, tracking_uri
 
     err.print(f"run [bold]{printable(config.run.name)}[/] in {printable(str(paths.folder))}", soft_wrap=True)
     _catch_signals()
     try:
         start_server()
         with TerminalReporter() as reporter, terminal(reporter):
-            train(profile=profile, config=Config.model_validate(config.model_dump()), repair=repair)
+            train(config=Config.model_validate(config.model_dump()), repair=repair)
     except (KeyboardInterrupt, ExternalSignal) as signal_:
         if paths.run_file.exists():
             go_on = f"what is committed stands. Go on with: [bold]{printable(resume_command(paths))}[/]"
@@ -70,6 +86,10 @@ def _go(config: Config, *, profile: str, repair: bool) -> None:
             raise type(error)(
                 error.message, hint=f"{error.hint}\nGo on with: {resume_command(paths)}".strip()
             ) from error
+        if error.hint == REPAIR_HINT:
+            raise type(error)(
+                error.message, hint=error.hint.replace("knowrl resume RUN", resume_command(paths))
+            ) from error
         raise
     except Exception as error:
         if os.environ.get("KNOWRL_TRACEBACK"):
@@ -78,7 +98,7 @@ def _go(config: Config, *, profile: str, repair: bool) -> None:
             f"{type(error).__name__}: {error}"[:4_000],
             hint=f"KNOWRL_TRACEBACK=1 shows where. Go on with: {resume_command(paths)}",
         ) from error
-    _show(paths, config, tracking_uri(config, paths.root))
+    _show(paths, config, redacted(tracking_uri(config, paths.root)))
 
 
 def _show(paths: RunPaths, config: Config, uri: str) -> None:
@@ -89,9 +109,9 @@ def _show(paths: RunPaths, config: Config, uri: str) -> None:
         out.print(f"best balanced accuracy on the probe: iteration {best}")
     out.print(f"artifacts:  {printable(str(paths.folder))}", soft_wrap=True)
     if config.tracking.enabled:
-        command = f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
-        out.print(printable(f"MLflow UI:  {command}   (http://127.0.0.1:5000, Model training)"), soft_wrap=True)
-    out.print("Prefect UI: prefect server start   (http://127.0.0.1:4200)", soft_wrap=True)
+        ui = f"{command('mlflow')} ui --backend-store-uri {shlex.quote(uri)}"
+        out.print(printable(f"MLflow UI:  {ui}   (http://127.0.0.1:5000, Model training)"), soft_wrap=True)
+    out.print(printable(f"Prefect UI: {command('prefect')} server start   (http://127.0.0.1:4200)"), soft_wrap=True)
 
 
 def _catch_signals() -> None:

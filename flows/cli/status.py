@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli.console import iterations_table, out, printable
-from flows.cli.options import JsonOption, SetOption, locate, resume_command
+from flows.cli.options import ConfigOption, JsonOption, SetOption, locate, resume_command
 from knowrl_core.config import DEFAULT_PROFILE, load_config
+from knowrl_core.errors import KnowrlError
 from knowrl_core.report import best_iteration, iteration_rows
 from knowrl_core.storage.layout import RunPaths, stage_keys
 from knowrl_core.storage.lock import is_locked
@@ -21,13 +22,14 @@ def status(
     run: Annotated[
         str | None, typer.Argument(help="Name of the run or path of its folder; without it, all runs.")
     ] = None,
+    config: ConfigOption = DEFAULT_PROFILE,
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Show a run's iterations and where it goes on, or list all runs."""
     if run is None:
-        root = Path(load_config(DEFAULT_PROFILE, set_ or []).run.root).expanduser().absolute()
-        found = [_describe(RunPaths(root, file.parent.name)) for file in sorted(root.glob("*/run.json"))]
+        root = Path(load_config(config, set_ or []).run.root).expanduser().absolute()
+        found = [_describe_any(RunPaths(root, file.parent.name)) for file in sorted(root.glob("*/run.json"))]
         if json_:
             typer.echo(json.dumps(found, indent=2))
             return
@@ -36,7 +38,7 @@ def status(
         if not found:
             out.print(printable(f"no runs in {root}"), soft_wrap=True)
         return
-    paths = locate(run, set_)
+    paths = locate(run, set_, config)
     item = _describe(paths)
     if json_:
         typer.echo(json.dumps(item, indent=2))
@@ -44,6 +46,14 @@ def status(
     history = committed_manifests(paths, stage_keys(item["iterations"]))
     out.print(iterations_table(iteration_rows(history), f"run {paths.name}"))
     out.print(printable(_sentence(item)), soft_wrap=True)
+
+
+def _describe_any(paths: RunPaths) -> dict[str, Any]:
+    """As :func:`_describe`; a broken run is described as such, so that it does not hide the others."""
+    try:
+        return _describe(paths)
+    except KnowrlError as error:
+        return {"name": paths.name, "folder": str(paths.folder), "state": "cannot be read", "error": error.message}
 
 
 def _describe(paths: RunPaths) -> dict[str, Any]:
@@ -71,6 +81,8 @@ def _describe(paths: RunPaths) -> dict[str, Any]:
 
 
 def _sentence(item: dict[str, Any]) -> str:
+    if "stages" not in item:
+        return f"{item['state']}: {item['error']}"
     text = f"{item['state']}, {item['stages_committed']} of {item['stages']} stages committed"
     if item["next_stage"] and item["state"] != "running":
         text += f"; `{item['resume']}` goes on at {item['next_stage']}"

@@ -11,6 +11,7 @@ from knowrl_core.config.learning import (
 )
 from knowrl_core.config.load import DEFAULT_PROFILE, build_config, deep_merge, find_profile, load_config, profiles
 from knowrl_core.config.model import Config
+from knowrl_core.config.paths import anchored
 from knowrl_core.config.system import (
     RUN_NAME,
     EngineConfig,
@@ -42,6 +43,7 @@ __all__ = [
     "SamplingConfig",
     "TrackingConfig",
     "VerdictConfig",
+    "anchored",
     "build_config",
     "deep_merge",
     "find_profile",

@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from knowrl_core.config.base import NonNegativeInt, PositiveInt, Section, Share
 
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
+"""Share of a running mean that a step keeps; with 1 it would never move."""
+
 
 class SamplingConfig(Section):
     """How tokens are sampled."""
@@ -142,7 +145,7 @@ class RLConfig(Section):
     weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Decoupled weight decay of AdamW, per step and unit of learning rate."""
 
-    betas: tuple[Share, Share] = (0.9, 0.95)
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
     """Decay of AdamW's first and second moments."""
 
     kl_coef: Annotated[float, Field(ge=0.0, le=10.0)] = 1e-4

@@ -1,6 +1,7 @@
 """Pydantic's errors in the words of a config: file, line, field, value, what is allowed."""
 
 import difflib
+import re
 import types
 from collections.abc import Callable
 from typing import Any, Union, get_args, get_origin
@@ -77,7 +78,7 @@ def _allowed(model: type[BaseModel], path: Path) -> str:
 
 
 def _show(value: Any) -> str:
-    text = repr(value)
+    text = re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", repr(value))  # a password has no place in a message
     return text if len(text) <= 80 else text[:77] + "..."
 
 

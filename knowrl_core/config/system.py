@@ -115,6 +115,16 @@ class TrackingConfig(Section):
     uri: str = "auto"
     """Tracking URI. ``auto``: ``MLFLOW_TRACKING_URI`` if it is set, else a SQLite file in the artifact root."""
 
+    @field_validator("uri")
+    @classmethod
+    def _uri_holds_no_password(cls, value: str) -> str:
+        if re.match(r"[A-Za-z0-9+.-]+://[^/@]*:[^/@]*@", value):
+            raise ValueError(
+                "expected a URI without a password, since the config is kept in run.json, Prefect and MLflow; put it "
+                "into MLFLOW_TRACKING_URI or MLFLOW_TRACKING_PASSWORD"
+            )
+        return value
+
     experiment: Annotated[str, Field(min_length=1, max_length=200)] = "knowrl"
     """MLflow experiment."""
 

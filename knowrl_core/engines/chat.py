@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -9,6 +10,9 @@ import jinja2
 
 from knowrl_core.engines.base import Turn
 from knowrl_core.errors import InputError
+
+TEMPLATE_DATE = datetime(2025, 1, 1)
+"""Today, for chat templates that print the date: with the real one a prompt would depend on the day it is made."""
 
 _PLAIN_LABELS = {"system": "System", "user": "User", "assistant": "Assistant"}
 
@@ -103,7 +107,9 @@ def _control_pattern(tokens: tuple[str, ...]) -> re.Pattern[str] | None:
 
 def _apply_template(tokenizer: Any, messages: list[dict[str, str]]) -> str:
     try:
-        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        text: str = tokenizer.apply_chat_template(
+            messages, chat_template=_dated(tokenizer), tokenize=False, add_generation_prompt=True
+        )
     except jinja2.TemplateError as error:
         roles = " ".join(message["role"] for message in messages) or "none"
         raise InputError(
@@ -112,6 +118,26 @@ def _apply_template(tokenizer: Any, messages: list[dict[str, str]]) -> str:
             "user and assistant to alternate.",
         ) from error
     return text
+
+
+def _dated(tokenizer: Any) -> str:
+    """The chat template, with a ``strftime_now`` of its own in place of transformers', which reads the clock.
+
+    It is a macro in front of the template, since transformers hands no function on to one. Templates that want a
+    ``date_string`` take it from there, or have a fixed one.
+    """
+    template: str = tokenizer.get_chat_template()
+    return _date_macro() + template if "strftime_now" in template else template
+
+
+@lru_cache(maxsize=1)
+def _date_macro() -> str:
+    directives = [f"%{letter}" for letter in "aAbBcdHIjmMpSUwWxXyYzZ"]
+    bare = {f"%-{letter}": TEMPLATE_DATE.strftime(f"%{letter}").lstrip("0") or "0" for letter in "dHIjmMSy"}
+    values = bare | {name: TEMPLATE_DATE.strftime(name) for name in directives} | {"%%": "%"}
+    filters = "".join(f" | replace({name!r}, {value!r})" for name, value in values.items())
+    # The line break is taken off again (trim_blocks), and leaves the template at the start of a line as it was.
+    return f"{{% macro strftime_now(format) %}}{{{{ format{filters} }}}}{{% endmacro %}}\n"
 
 
 def _plain(messages: list[dict[str, str]]) -> str:

@@ -54,11 +54,6 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transforme
         self.values = store_values[:, :, :new]
         return self.keys, self.values
 
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        """Repeat every row; the next update makes room for them."""
-        super().batch_repeat_interleave(repeats)
-        self._store = None
-
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Keep (or repeat) rows; the next update makes room for them."""
         super().batch_select_indices(indices)

@@ -1,6 +1,6 @@
 """Turn the responses of the generation calls into candidates, each kept or with the reason why not."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Final
@@ -30,6 +30,7 @@ def build_candidates(
     iteration: int,
     engine: str,
     policy: str,
+    held_out: Mapping[str, Sequence[tuple[str, str]]] | None = None,
 ) -> list[Candidate]:
     """Parse, filter, deduplicate and balance what the calls gave.
 
@@ -42,6 +43,8 @@ def build_candidates(
         iteration: The iteration.
         engine: Engine and arithmetic, for the lineage.
         policy: Policy, for the lineage.
+        held_out: Tasks that measure, as (id, text) by the name of their set. A candidate that nearly repeats one is
+            dropped as ``duplicate_of_<set>``, so that nothing measured is trained on or enters the pool.
 
     Returns:
         Every parsed task in the order of plan and list, dropped ones with their reason.
@@ -49,7 +52,7 @@ def build_candidates(
     Raises:
         StageError: The number of results is not that of the plan.
     """
-    duplicates = _Duplicates(config.filters, seeds, pool)
+    duplicates = _Duplicates(config.filters, seeds, pool, held_out or {})
     found = []
     answers = list(results)
     if len(answers) != len(plan):
@@ -107,22 +110,28 @@ def drop_surplus(candidates: Sequence[Candidate], max_candidates: int) -> list[C
 
 @dataclass(slots=True)
 class _Duplicates:
-    """Seeds, pool and this batch so far; the first of them that has a near-duplicate names the reason."""
+    """Held-out sets, seeds, pool and this batch so far; the first of them that has a near-duplicate names the reason."""
 
     indexes: dict[str, SimilarityIndex]
     at_least: float
 
-    def __init__(self, config: FilterConfig, seeds: Sequence[SeedTask], pool: Sequence[PoolRecord]) -> None:
+    def __init__(
+        self,
+        config: FilterConfig,
+        seeds: Sequence[SeedTask],
+        pool: Sequence[PoolRecord],
+        held_out: Mapping[str, Sequence[tuple[str, str]]],
+    ) -> None:
         self.at_least = config.max_similarity
-        self.indexes = {
-            "duplicate_of_seed": ExactIndex(),
-            "duplicate_in_pool": ExactIndex(),
-            "duplicate_in_batch": ExactIndex(),
+        stored = {f"duplicate_of_{name}": tasks for name, tasks in held_out.items()} | {
+            "duplicate_of_seed": [(seed.id, seed.task) for seed in seeds],
+            "duplicate_in_pool": [(task.id, task.task) for task in pool],
+            "duplicate_in_batch": [],
         }
-        for seed in seeds:
-            self.indexes["duplicate_of_seed"].add(seed.id, seed.task)
-        for task in pool:
-            self.indexes["duplicate_in_pool"].add(task.id, task.task)
+        self.indexes = {reason: ExactIndex() for reason in stored}
+        for reason, tasks in stored.items():
+            for task_id, text in tasks:
+                self.indexes[reason].add(task_id, text)
 
     def add(self, task_id: str, text: str) -> None:
         self.indexes["duplicate_in_batch"].add(task_id, text)

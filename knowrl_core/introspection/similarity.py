@@ -33,7 +33,10 @@ class SimilarityIndex(Protocol):
 
 
 def rouge_l_f1(first: Sequence[str], second: Sequence[str]) -> float:
-    """ROUGE-L F1 of two word sequences, 0 to 1; 0 if either is empty."""
+    """ROUGE-L F1 of two word sequences, 0 to 1; 0 if either is empty.
+
+    The definition, which :class:`ExactIndex` is tested against; the index has its own form on coded words.
+    """
     if not first or not second:
         return 0.0
     return 2 * LCSseq.similarity(first, second) / (len(first) + len(second))

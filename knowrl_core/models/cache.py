@@ -12,6 +12,7 @@ from filelock import FileLock
 
 from knowrl_core.errors import InputError
 from knowrl_core.models.folder import hash_folder
+from knowrl_core.storage.files import fsync_folder, fsync_tree
 
 log = logging.getLogger(__name__)
 
@@ -79,18 +80,9 @@ def _build(final: Path, build: Callable[[Path], None]) -> str:
         (scratch / RECORD).write_text(digest + "\n", encoding="ascii")
         for file in scratch.iterdir():
             file.chmod(0o644)  # as above, for what safetensors writes
-            _fsync(file)
-        _fsync(scratch)
+        fsync_tree(scratch)
         scratch.rename(final)
-        _fsync(final.parent)
+        fsync_folder(final.parent)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return digest
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

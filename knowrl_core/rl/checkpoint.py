@@ -2,7 +2,7 @@
 
 import shutil
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -43,10 +43,14 @@ class TrainerState(BaseModel):
     schedule_step: Annotated[int, Field(ge=0)] = 0
     """Position in the learning-rate schedule: steps that it has counted."""
 
+    precision: Literal["fp32", "bf16"] | None = None
+    """Arithmetic of the last update that trained; null before the first."""
+
 
 Moments = dict[str, Tensor]
 """AdamW's moments by ``exp_avg/<parameter>`` and ``exp_avg_sq/<parameter>``, and ``step`` (int64, []): updates that
-they have seen. Empty for an optimizer that has made no step."""
+they have seen. A parameter that has seen fewer says so in ``step/<parameter>``; one that never got a gradient has 0
+there, and no moments. Empty for an optimizer that has made no step."""
 
 
 def load_model(folder: Path, device: str) -> PreTrainedModel:

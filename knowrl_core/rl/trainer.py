@@ -58,7 +58,7 @@ class StepOutcome:
 
 @torch.no_grad()
 def settle_on_bf16(model: PreTrainedModel) -> None:
-    """Round the weights that autocast uses in bf16 to bf16, in place, at the start of a run.
+    """Round the weights that autocast uses in bf16 to bf16, in place, before the first step in bf16.
 
     The forward pass stays what it was, since autocast rounds them anyway. But of weights that were published in fp16,
     or dequantised from a few bits, one in eight to twelve lies exactly half-way between two bf16 numbers. The first
@@ -112,8 +112,6 @@ class Trainer:
         self.state = state
         if rl.gradient_checkpointing:
             _checkpoint_layers(model)
-        if rl.precision == "bf16" and not moments:
-            settle_on_bf16(model)
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         # Biases and norm weights are not decayed: they have no scale to shrink that another weight would not restore.
         groups = [
@@ -125,6 +123,15 @@ class Trainer:
         )
         if moments:
             self._restore(moments)
+
+    def begin(self) -> None:
+        """Make the weights ready for steps in the configured precision; an update that makes none leaves it out.
+
+        Goes before the log-probabilities that the steps' ratios are taken to.
+        """
+        if self.rl.precision == "bf16" and self.state.precision != "bf16":
+            settle_on_bf16(self.model)
+        self.state = self.state.model_copy(update={"precision": self.rl.precision})
 
     def step(self, mini: MiniBatch, data: Experience) -> StepOutcome:
         """One optimizer step on a mini-batch.
@@ -174,29 +181,36 @@ class Trainer:
 
     def moments(self) -> Moments:
         """AdamW's state by parameter name; empty before the first step of the run."""
-        moments: Moments = {}
-        for name, parameter in self._parameters.items():
-            state = self._optimizer.state.get(parameter)
-            if state:
-                moments["step"] = state["step"].to(torch.int64).reshape(())
-                moments |= {f"{kind}/{name}": state[kind] for kind in _MOMENTS}
-        return moments
+        states = {name: self._optimizer.state.get(p) or {} for name, p in self._parameters.items()}
+        steps = {name: int(state["step"]) if state else 0 for name, state in states.items()}
+        most = max(steps.values(), default=0)
+        if not most:
+            return {}
+        moments: Moments = {"step": torch.tensor(most)}
+        moments |= {f"step/{name}": torch.tensor(step) for name, step in steps.items() if step < most}
+        return moments | {
+            f"{kind}/{name}": state[kind] for name, state in states.items() if state for kind in _MOMENTS
+        }  # fmt: skip
 
     def _restore(self, moments: Moments) -> None:
-        expected = {f"{kind}/{name}": p for name, p in self._parameters.items() for kind in _MOMENTS}
-        wrong = sorted(set(moments) ^ ({"step"} | set(expected)))
+        steps = {name: int(moments.get(f"step/{name}", moments.get("step", 0))) for name in self._parameters}
+        # What is not there is fresh only if the state says so: another model may have the same names, and fewer.
+        expected = {f"{kind}/{name}": p for name, p in self._parameters.items() if steps[name] for kind in _MOMENTS}
+        known = {"step", *(f"step/{name}" for name in self._parameters), *expected}
+        wrong = sorted((set(moments) - known) | ({"step", *expected} - set(moments)))
         wrong += [name for name, p in expected.items() if name in moments and moments[name].shape != p.shape]
         if wrong:
             raise ArtifactError(
                 f"the optimizer state does not fit the model: {len(wrong)} entries differ in name or shape, for "
-                f"example {wrong[0]!r}; expected two moments for each of {len(self._parameters)} parameters",
+                f"example {wrong[0]!r}; expected two moments for each of {len(self._parameters)} parameters that was trained",
                 hint="Was it written for another model? Continue from a checkpoint of this one.",
             )
         for name, p in self._parameters.items():
-            self._optimizer.state[p] = {
-                "step": torch.tensor(float(moments["step"]), device=p.device),
-                **{kind: moments[f"{kind}/{name}"].to(p) for kind in _MOMENTS},
-            }
+            if steps[name]:
+                self._optimizer.state[p] = {
+                    "step": torch.tensor(float(steps[name]), device=p.device),
+                    **{kind: moments[f"{kind}/{name}"].to(p) for kind in _MOMENTS},
+                }
 
     def _clip_gradient(self) -> float:
         gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
@@ -208,7 +222,9 @@ class Trainer:
         return value
 
     def _apply(self) -> float:
-        state = TrainerState(global_step=self.state.global_step + 1, schedule_step=self.state.schedule_step + 1)
+        state = self.state.model_copy(
+            update={"global_step": self.state.global_step + 1, "schedule_step": self.state.schedule_step + 1}
+        )
         rate = learning_rate(state.schedule_step, peak=self.rl.learning_rate, warmup_steps=self.rl.warmup_steps)
         for group in self._optimizer.param_groups:
             group["lr"] = rate

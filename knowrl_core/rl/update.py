@@ -16,7 +16,9 @@ from knowrl_core.rl.checkpoint import load_model, load_state, save_checkpoint
 from knowrl_core.rl.experience import Experience, Floats
 from knowrl_core.rl.forward import check_model_fits
 from knowrl_core.rl.job import Phase, UpdateJob, UpdateProgress, UpdateResult
+from knowrl_core.rl.packing import PromptUnit
 from knowrl_core.rl.records import rollout_records, step_record, summary
+from knowrl_core.rl.rollout import PromptGroup
 from knowrl_core.rl.trainer import Trainer, all_logprobs
 from knowrl_core.storage.schemas import StepRecord
 
@@ -97,6 +99,7 @@ def _run(job: UpdateJob, progress: Progress) -> UpdateResult:
     del moments
     steps: list[StepRecord] = []
     if kept:
+        trainer.begin()
         data.policy = logprobs(trainer.model, "policy")
         if penalised and own_reference:
             data.reference = data.policy
@@ -157,8 +160,36 @@ def _out_of_memory_named(job: UpdateJob) -> Iterator[None]:
         exhausted = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in message
         if not exhausted:
             raise
+        length, task_id = _longest_unit(job)
+        budget = job.rl.micro_token_budget
+        hint = "Lower rl.micro_token_budget (the result stays the same) or set rl.gradient_checkpointing: true."
+        if length > budget:
+            hint = (
+                "Lowering rl.micro_token_budget cannot help, since a prompt and its verdicts are never split. Set "
+                "rl.gradient_checkpointing: true, or lower verdict.k, verdict.sampling.max_new_tokens or "
+                "rl.max_prompt_tokens."
+            )
         raise StageError(
             f"the update ran out of {job.device} memory: {message.splitlines()[0] if message else 'MemoryError'}; "
-            f"expected a pass of rl.micro_token_budget = {job.rl.micro_token_budget} packed tokens to fit",
-            hint="Lower rl.micro_token_budget (the result stays the same) or set rl.gradient_checkpointing: true.",
+            f"expected passes of {max(length, budget)} packed tokens to fit: rl.micro_token_budget is {budget}, and "
+            f"the longest prompt with its verdicts (task {task_id}) has {length}",
+            hint=hint,
         ) from error
+
+
+def _longest_unit(job: UpdateJob) -> tuple[int, str]:
+    """Packed tokens of the longest prompt with its verdicts that is trained on, and its task; 0 without any."""
+    return max(
+        (
+            (_unit_length(group), rollout.task_id)
+            for rollout in job.rollouts
+            if rollout.longest_prompt <= job.rl.max_prompt_tokens
+            for group in rollout.prompts
+        ),
+        default=(0, "none"),
+    )
+
+
+def _unit_length(group: PromptGroup) -> int:
+    responses = tuple(verdict.response_token_ids for verdict in group.verdicts)
+    return PromptUnit(group.prompt_token_ids, responses, cells=()).packed_length

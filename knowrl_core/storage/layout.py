@@ -17,6 +17,9 @@ EVALUATE: Final = "evaluate"
 STAGES: Final = (GENERATE, CLASSIFY, CONSENSUS, UPDATE, EVALUATE)
 """The five stages of an iteration, in order."""
 
+MAX_ITERATIONS: Final = 10_000
+"""Most iterations of a run."""
+
 
 @dataclass(frozen=True, slots=True, order=False)
 class StageKey:

@@ -58,7 +58,7 @@ class RunLock:
 
 def is_locked(path: Path) -> bool:
     """Whether some process writes to the run now."""
-    if not path.exists():
+    if not os.access(path, os.R_OK | os.W_OK):  # none, or somebody else's run, where only they can tell
         return False
     lock = FileLock(path)
     try:

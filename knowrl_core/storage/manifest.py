@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from knowrl_core.errors import ArtifactError
+from knowrl_core.errors import ArtifactError, OtherVersionError
 from knowrl_core.storage.files import sha256_json
 from knowrl_core.storage.schemas import SCHEMA_VERSION
 from knowrl_core.storage.tables import REPAIR_HINT
@@ -93,7 +93,7 @@ def read_manifest(folder: Path) -> Manifest:
         field = ".".join(map(str, first["loc"])) or "file"
         raise ArtifactError(f"{path}: not a manifest: {field}: {first['msg']}", hint=REPAIR_HINT) from None
     if manifest.schema_version != SCHEMA_VERSION:
-        raise ArtifactError(
+        raise OtherVersionError(
             f"{path}: got schema version {manifest.schema_version}, expected {SCHEMA_VERSION}",
             hint="It was written by another version of KnowRL; go on with that version, or start a new run.",
         )

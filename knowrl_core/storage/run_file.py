@@ -14,7 +14,7 @@ from knowrl_core.storage.files import write_atomic
 from knowrl_core.storage.layout import RunPaths
 from knowrl_core.version import library_versions
 
-PINNED_FIELDS = (("run", "name"), ("run", "seed"), ("model", "path"), ("model", "revision"))
+PINNED_FIELDS = (("run", "name"), ("run", "seed"))
 """Config fields that all history depends on; they never change in a run."""
 
 
@@ -92,8 +92,15 @@ class RunFile(_Part):
                 f"no run {paths.name!r} in {paths.root}",
                 hint="`knowrl status` lists the runs; `knowrl run` starts one.",
             ) from None
-        except (OSError, ValidationError) as error:
-            raise ArtifactError(f"{paths.run_file}: cannot be read: {error}") from error
+        except OSError as error:
+            raise ArtifactError(f"{paths.run_file}: cannot be read: {error.strerror or error}") from error
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            field = ".".join(map(str, first["loc"])) or "file"
+            raise ArtifactError(
+                f"{paths.run_file}: not the record of a run: {field}: {first['msg']}",
+                hint="Restore the file from a copy. Without it the run cannot go on; its stages can still be read.",
+            ) from None
 
     def write(self, paths: RunPaths) -> None:
         """Replace ``run.json`` as a whole."""

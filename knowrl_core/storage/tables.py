@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from knowrl_core.errors import ArtifactError
+from knowrl_core.errors import ArtifactError, OtherVersionError
 from knowrl_core.storage.schemas import Record, schema_of
 
 R = TypeVar("R", bound=Record)
@@ -46,7 +46,7 @@ def read_table(path: Path, record: type[R]) -> list[R]:
     except (OSError, pa.ArrowException) as error:
         raise ArtifactError(f"{path}: cannot be read as Parquet: {error}", hint=REPAIR_HINT) from error
     if not table.schema.equals(schema, check_metadata=False):
-        raise ArtifactError(
+        raise OtherVersionError(
             f"{path}: got columns {_brief(table.schema)}, expected {_brief(schema)} ({record.__name__})",
             hint="It was written by another version of KnowRL; go on with that version, or start a new run.",
         )

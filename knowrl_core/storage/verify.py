@@ -5,7 +5,7 @@ made from is still the output of the stage before. It is *not* compared with tod
 a changed config applies from the first stage that is not committed.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from knowrl_core.errors import ArtifactError
@@ -32,9 +32,7 @@ class History:
     """Why ``next_key`` does not stand, if there is something in its place."""
 
 
-def verify_run(
-    paths: RunPaths, keys: Iterable[StageKey], *, on_stage: Callable[[StageKey], None] | None = None
-) -> History:
+def verify_run(paths: RunPaths, keys: Iterable[StageKey]) -> History:
     """Check the stages in order up to the first that is absent or broken."""
     keys = tuple(keys)
     committed: dict[StageKey, Manifest] = {}
@@ -46,8 +44,6 @@ def verify_run(
                 return History(committed, key, None)
             message = f"{paths.stage(key)} is missing although {paths.stage(later)} comes after it"
             return History(committed, key, ArtifactError(message, hint=REPAIR_HINT))
-        if on_stage:
-            on_stage(key)
         try:
             committed[key] = verify_stage(paths, key, known)
         except ArtifactError as error:

@@ -1,8 +1,10 @@
 """The pipeline's side of the model worker."""
 
+import math
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -35,13 +37,19 @@ class ModelWorker:
 
     Args:
         log: File that takes the worker's standard error.
-        timeout: Seconds that one request may take; then the worker is killed.
+        timeout: Seconds that one stage may take (see :meth:`begin_stage`), or one request outside of any; then the
+            worker is killed.
     """
 
     def __init__(self, log: Path, *, timeout: float = 86_400.0) -> None:
         self._log = log
         self._timeout = timeout
+        self._deadline = math.inf
         self._process: subprocess.Popen[bytes] | None = None
+
+    def begin_stage(self) -> None:
+        """All requests from now on share the time of one stage."""
+        self._deadline = time.monotonic() + self._timeout
 
     def start(self) -> None:
         """Start the process, if it does not run; returns at once (it loads its libraries meanwhile)."""
@@ -91,7 +99,7 @@ class ModelWorker:
             expired.set()
             process.kill()
 
-        watchdog = threading.Timer(self._timeout, expire)
+        watchdog = threading.Timer(max(0.0, min(self._timeout, self._deadline - time.monotonic())), expire)
         watchdog.daemon = True
         watchdog.start()
         finished = False
@@ -119,7 +127,7 @@ class ModelWorker:
         end(process)
         if timed_out:
             return StageError(
-                f"the model worker did not finish within {self._timeout:,.0f} s",
+                f"the model worker did not finish within the {self._timeout:,.0f} s of a stage",
                 hint="Raise orchestration.stage_timeout, or make the stage smaller.",
             )
         code = process.returncode

@@ -88,7 +88,7 @@ def worker_of(pid):
 
 def resume_command(text):
     """The arguments of the command that a message says to go on with."""
-    found = re.findall(r"Go on with: knowrl (resume .*)$", text, re.MULTILINE)
+    found = re.findall(r"Go on with: \S*knowrl (resume .*)$", text, re.MULTILINE)
     assert len(found) == 1, text
     return shlex.split(found[0])
 

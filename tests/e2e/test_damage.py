@@ -7,6 +7,8 @@ import pytest
 
 from knowrl_core.storage.layout import RunPaths, StageKey
 from knowrl_core.storage.run_file import RunFile
+from knowrl_core.storage.schemas import VerdictRecord
+from knowrl_core.storage.tables import read_table
 from tests.e2e.helpers import TINY, artifacts, in_stage, kill_group, knowrl, manifests, start, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -75,3 +77,54 @@ def test_a_second_writer_is_refused(tmp_path, home, prefect_server):
     assert f"run 'smoke' is being written by process {first.pid} on {socket.gethostname()}, started " in second.stderr
     assert started[:13] in second.stderr
     assert "Traceback" not in second.stderr
+
+
+def test_repair_goes_back_to_a_policy_that_is_still_there(tmp_path, home, prefect_server, reference):
+    """Damage behind pruned checkpoints: what is needed to make the policy again is done again."""
+    shutil.copytree(reference, tmp_path / "smoke")
+    longer = [
+        *command(tmp_path),
+        "--set=run.iterations=3",
+        "--set=retention.keep_last=1",
+        "--set=retention.keep_best=false",
+    ]
+    knowrl(*longer, home=home, check=0, PREFECT_API_URL=prefect_server)
+    paths = RunPaths(tmp_path, "smoke")
+    assert paths.file(StageKey(2, "update"), "pruned.json").exists()
+    before = artifacts(paths.folder)
+    truncate(paths.file(StageKey(3, "classify"), "verdicts.parquet"))
+
+    done = knowrl(*longer, "--repair", home=home, check=0, PREFECT_API_URL=prefect_server)
+
+    assert "001/update and what follows are done again (the checkpoints before 003/classify were pruned)" in done.stderr
+    assert artifacts(paths.folder) == before
+
+
+def test_repair_leaves_what_another_version_wrote(tmp_path, home, prefect_server, reference):
+    shutil.copytree(reference, tmp_path / "smoke")
+    paths = RunPaths(tmp_path, "smoke")
+    file = paths.file(StageKey(0, "generate"), "manifest.json")
+    file.write_text(file.read_text().replace('"schema_version": 1', '"schema_version": 99'))
+    before = artifacts(paths.folder), manifests(paths.folder)
+    refused = knowrl(*command(tmp_path), "--repair", home=home, check=4, PREFECT_API_URL=prefect_server)
+    assert "got schema version 99, expected 1" in refused.stderr
+    assert (artifacts(paths.folder), manifests(paths.folder)) == before
+
+
+def test_another_k_applies_from_the_next_self_assessment_on(tmp_path, home, prefect_server, reference):
+    shutil.copytree(reference, tmp_path / "smoke")
+    paths = RunPaths(tmp_path, "smoke")
+    for stage in ("consensus", "update", "evaluate"):
+        shutil.rmtree(paths.stage(StageKey(1, stage)))
+    options = ["--set=verdict.k=6", "--set=run.iterations=2"]
+    knowrl("resume", str(paths.folder), *options, home=home, check=0, PREFECT_API_URL=prefect_server)
+    assert artifacts(paths.folder).items() >= artifacts(reference).items()
+    verdicts = read_table(paths.file(StageKey(2, "classify"), "verdicts.parquet"), VerdictRecord)
+    assert {verdict.sample for verdict in verdicts} == set(range(6))
+
+
+def test_a_renamed_run_does_not_go_on_elsewhere(tmp_path, home, reference):
+    shutil.copytree(reference, tmp_path / "renamed")
+    refused = knowrl("resume", str(tmp_path / "renamed"), "--set=run.iterations=2", home=home, check=2)
+    assert "run.name: got 'renamed', expected 'smoke'" in refused.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["renamed"]

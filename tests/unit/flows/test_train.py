@@ -3,7 +3,7 @@
 import pytest
 
 from flows.train import resolve
-from knowrl_core.config import Config, load_config
+from knowrl_core.config import Config, anchored, load_config
 from knowrl_core.errors import InputError
 
 
@@ -11,7 +11,7 @@ def test_given_fields_win_over_the_profile_and_the_rest_stays():
     config = Config.model_validate({"rl": {"kl_coef": 0.5}, "run": {"iterations": 2}})
     resolved = resolve("smoke", None, config)
     expected = load_config("smoke", ["rl.kl_coef=0.5", "run.iterations=2"])
-    assert resolved == expected
+    assert resolved == anchored(expected)
 
 
 def test_a_field_given_with_its_default_wins_too():

@@ -47,6 +47,7 @@ def test_published_hyperparameters(name):
     [
         ("rl.lerning_rate=1", ["rl.lerning_rate", "unknown key", "did you mean 'learning_rate'"]),
         ("rl.clip=2", ["rl.clip", "got 2", "less than 1"]),
+        ("rl.betas=[1.0, 0.95]", ["rl.betas", "got 1.0", "less than 1"]),
         ("run.iterations=-1", ["run.iterations", "got -1", "greater than or equal to 0"]),
         ("run.iterations=true", ["run.iterations", "got True", "integer"]),
         ("verdict.k=8.5", ["verdict.k", "got 8.5", "integer"]),
@@ -58,6 +59,7 @@ def test_published_hyperparameters(name):
         ("rl.learning_rate=fast", ["rl.learning_rate", "got 'fast'", "number"]),
         ("introspection.pool_shots=30", ["pool_shots is 30", "less than shots"]),
         ("rl=3", ["is a section", "rl.algorithm"]),
+        ("tracking.uri=postgresql://me:s3cret@db/x", ["without a password", "me:***@db"]),
         ("nothing", ["expected section.field=value"]),
         ("nope.x=1", ["unknown key 'nope'", "allowed here: run, model"]),
         ("rl.kl_coef=!!python/object:os.system x", ["not valid YAML"]),
@@ -69,6 +71,7 @@ def test_a_wrong_override_names_itself_and_what_is_allowed(override, expected):
     assert override in str(caught.value) or override.partition("=")[0] in str(caught.value)
     for text in expected:
         assert text in str(caught.value)
+    assert "s3cret" not in str(caught.value).replace(f"--set {override}", "")
 
 
 def test_a_wrong_file_names_file_and_line(tmp_path):

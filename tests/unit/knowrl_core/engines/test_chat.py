@@ -72,6 +72,28 @@ def test_harmless_text_is_left_alone(bare):
     assert neutralise(bare, text) == text
 
 
+def test_a_template_that_asks_for_the_date_gets_the_same_every_day(bare):
+    # As in Llama 3.2.
+    bare.chat_template = (
+        "{%- if not date_string is defined %}\n"
+        "    {%- if strftime_now is defined %}\n"
+        "        {%- set date_string = strftime_now('%d %b %Y') %}\n"
+        "    {%- endif %}\n"
+        "{%- endif %}\n"
+        "{{- 'Today: ' + date_string }} {{ messages[0].content }}"
+    )
+    assert bare.decode(render(bare, (USER,))) == "Today: 01 Jan 2025 hello"
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [("%A, %B %-d, %Y", "Wednesday, January 1, 2025"), ("%Y-%m-%d", "2025-01-01"), ("%H:%M 100%%", "00:00 100%")],
+)
+def test_dates_are_written_as_the_template_asks(bare, form, text):
+    bare.chat_template = f"  {{% set now = strftime_now('{form}') %}}\n{{{{ now }}}}"
+    assert bare.decode(render(bare, (USER,))) == text
+
+
 def test_a_refusing_template_is_explained(bare):
     bare.chat_template = "{{ raise_exception('System role not supported') }}"
     with pytest.raises(InputError, match=r"turns \[user\].*System role not supported"):

@@ -19,7 +19,7 @@ SEEDS = [
 POOL = [PoolRecord(id="p0", task="Explain how rainbows form.", label="feasible", iteration=1, share=1.0)]
 
 
-def build(*answers, calls=1, tasks=3, max_candidates=60, finish="stop", pool=POOL):
+def build(*answers, calls=1, tasks=3, max_candidates=60, finish="stop", pool=POOL, held_out=None):
     config = IntrospectionConfig(
         calls_per_label=calls, tasks_per_call=tasks, shots=2, pool_shots=0, max_candidates=max_candidates,
         filters=FilterConfig(),
@@ -32,7 +32,7 @@ def build(*answers, calls=1, tasks=3, max_candidates=60, finish="stop", pool=POO
         for text in answers
     ]
     return build_candidates(
-        results, plan, config=config, seeds=SEEDS, pool=pool, iteration=7, engine="e", policy="p"
+        results, plan, config=config, seeds=SEEDS, pool=pool, iteration=7, engine="e", policy="p", held_out=held_out,
     )  # fmt: skip
 
 
@@ -62,6 +62,26 @@ def test_near_duplicates_name_what_they_repeat():
     ]
     assert found[0].similarity == pytest.approx(5 / 6)
     assert found[3].similarity == 1.0
+
+
+def test_held_out_tasks_are_kept_out_and_name_their_set():
+    held_out = {
+        "probe": [("q0", "Describe the taste of salt."), ("q1", "Name the longest river in Asia.")],
+        "paired": [("a0", "Wash my old blue car."), ("a1", "Describe the taste of salt.")],
+    }
+    found = build(
+        " Describe the taste of salt!\n4. Name the longest river in Africa.\n5. Translate cat into German.",
+        " Wash my old red car.\n4. Open the front door.",
+        held_out=held_out,
+    )
+    assert [(c.drop_reason, c.similar_to) for c in found] == [
+        ("duplicate_of_probe", "q0"),
+        ("duplicate_of_probe", "q1"),  # a seed is more alike, but held-out sets come first
+        (None, None),
+        ("duplicate_of_paired", "a0"),
+        (None, None),
+    ]
+    assert found[3].similarity == pytest.approx(4 / 5)
 
 
 def test_a_dropped_candidate_blocks_no_later_one():

@@ -13,6 +13,8 @@ from transformers import AutoModelForCausalLM
 from knowrl_core.errors import ArtifactError, InputError, StageError
 from knowrl_core.rl import Rollout, UpdateResult
 from knowrl_core.rl import trainer as trainer_module
+from knowrl_core.rl import update as update_module
+from knowrl_core.rl.experience import Experience
 from knowrl_core.rl.update import run_update
 
 FILES = [
@@ -54,7 +56,8 @@ def test_a_whole_update(make_job, kind, folders):
     assert result.metrics["verdicts"] == 24
     assert result.metrics["skipped"] == 0
     assert sum(s.tokens for s in result.steps) == sum(r.tokens for r in result.rollouts) == result.metrics["tokens"]
-    assert json.loads((job.output_dir / "trainer_state.json").read_text()) == {"global_step": 3, "schedule_step": 3}
+    state = {"global_step": 3, "schedule_step": 3, "precision": "fp32"}
+    assert json.loads((job.output_dir / "trainer_state.json").read_text()) == state
     # the reference is the policy itself: its log-probabilities are the old ones, and the KL starts at 0
     assert all(r.logprob_reference == r.logprob_policy for r in result.rollouts)
     assert result.metrics["kl/start"] == 0.0
@@ -255,9 +258,29 @@ def test_out_of_memory_names_the_lever(make_job, monkeypatch, error):
 
     monkeypatch.setattr(trainer_module, "token_outputs", exhausted)
     job = make_job()
-    with pytest.raises(StageError, match="micro_token_budget"):
+    longest = max(unit.packed_length for units in Experience.of(job.rollouts).units for unit in units)
+    with pytest.raises(StageError, match=rf"micro_token_budget is 64, .* has {longest}\n") as caught:
         run_update(job)
+    assert caught.value.hint.startswith("Lower rl.micro_token_budget")
     assert not job.output_dir.exists()
+
+
+def test_out_of_memory_of_a_task_above_the_budget_names_other_levers(make_job, make_rollouts, monkeypatch):
+    def exhausted(*args: object, **kwargs: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(trainer_module, "token_outputs", exhausted)
+    raw = [task.model_dump() for task in make_rollouts(n=3)]
+    raw[1]["prompts"][0]["prompt_token_ids"] = (5,) * 64
+    raw[2]["prompts"][0]["prompt_token_ids"] = (5,) * 65  # left out
+    job = make_job(rollouts=tuple(Rollout.model_validate(task) for task in raw))
+    (unit,) = Experience.of(job.rollouts).units[1]
+    assert unit.packed_length > 64
+    with pytest.raises(StageError, match=rf"\(task task-1\) has {unit.packed_length}\n") as caught:
+        run_update(job)
+    assert "rl.micro_token_budget cannot help" in caught.value.hint
+    for lever in ("verdict.k", "verdict.sampling.max_new_tokens", "rl.max_prompt_tokens", "rl.gradient_checkpointing"):
+        assert lever in caught.value.hint
 
 
 def test_interrupt_leaves_nothing_behind(make_job):
@@ -279,16 +302,60 @@ def test_unwritable_output(make_job, tmp_path):
         run_update(make_job(output_dir=tmp_path / "file" / "out"))
 
 
-def test_in_bf16_a_tiny_step_is_a_tiny_change(make_job, folders, tmp_path):
-    """Weights half-way between two bf16 numbers must not all flip at the first step."""
+@pytest.fixture
+def half_way(folders, tmp_path):
+    """The tiny Llama with weights half-way between two bf16 numbers."""
     folder = shutil.copytree(folders["llama"], tmp_path / "fp16")
-    tensors = load_file(folder / "model.safetensors")
     halves = {  # the upper 16 bits are a bf16 number; 0x8000 below them is half-way to the next
         name: ((t.view(torch.int32) & ~0xFFFF) | 0x8000).view(torch.float32) if "proj" in name else t
-        for name, t in tensors.items()
+        for name, t in weights(folder).items()
     }
     save_file(halves, folder / "model.safetensors", metadata={"format": "pt"})
-    job = make_job(policy_dir=folder, reference_dir=folder, precision="bf16", learning_rate=1e-9, train_batch_size=2)
+    return folder
+
+
+def settled(folder: Path) -> bool:
+    """Whether the weights of a folder are bf16 numbers but for steps of 1e-9."""
+    return all(
+        torch.allclose(t, t.bfloat16().float(), rtol=0, atol=1e-7) for name, t in weights(folder).items()
+        if "proj" in name
+    )  # fmt: skip
+
+
+def test_in_bf16_nothing_to_train_on_leaves_the_weights_to_the_bit(make_job, half_way):
+    job = make_job(policy_dir=half_way, rollouts=(), precision="bf16")
+    run_update(job)
+    assert same_weights(job.output_dir, half_way)
+    # so they are still to be settled
+    following = make_job(
+        "next", policy_dir=job.output_dir, optimizer_dir=job.output_dir, precision="bf16", learning_rate=1e-9
+    )
+    run_update(following)
+    assert settled(following.output_dir)
+
+
+def test_a_switch_to_bf16_settles_the_weights_once(make_job, half_way, monkeypatch):
+    calls = []
+    settle = trainer_module.settle_on_bf16
+    monkeypatch.setattr(trainer_module, "settle_on_bf16", lambda model: (calls.append(1), settle(model)))
+    before = make_job("fp32", policy_dir=half_way, learning_rate=1e-9)
+    run_update(before)
+    assert not settled(before.output_dir)
+    for name in ("first", "second"):
+        job = make_job(
+            name, policy_dir=before.output_dir, optimizer_dir=before.output_dir, precision="bf16", learning_rate=1e-9
+        )
+        run_update(job)
+        assert settled(job.output_dir)
+        before = job
+    assert calls == [1]
+
+
+def test_in_bf16_a_tiny_step_is_a_tiny_change(make_job, half_way):
+    """Weights half-way between two bf16 numbers must not all flip at the first step."""
+    job = make_job(
+        policy_dir=half_way, reference_dir=half_way, precision="bf16", learning_rate=1e-9, train_batch_size=2
+    )
     result = run_update(job)
     assert len(result.steps) > 1
     assert max(abs(step.kl) for step in result.steps) < 1e-4
@@ -311,6 +378,55 @@ def test_optimizer_state_of_another_model_is_refused(make_job, folders):
     run_update(other)
     with pytest.raises(ArtifactError, match="does not fit the model"):
         run_update(make_job(optimizer_dir=other.output_dir))
+
+
+def test_optimizer_state_of_a_smaller_model_is_refused(make_job, folders):
+    """All names of the tied Llama are names of Qwen2, too, which has more."""
+    other = make_job("other", kl_coef=0.0)
+    run_update(other)
+    with pytest.raises(ArtifactError, match="does not fit the model"):
+        run_update(make_job(policy_dir=folders["qwen2"], kl_coef=0.0, optimizer_dir=other.output_dir))
+
+
+@pytest.fixture
+def with_unused_parameter(monkeypatch):
+    """Models have a parameter that takes part in nothing, until ``join`` is called."""
+    load = update_module.load_model
+    joined = []
+
+    def load_with_extra(folder, device):
+        model = load(folder, device)
+        model.model.norm.register_parameter("unused", torch.nn.Parameter(torch.ones(3)))
+        if joined:
+            model.model.norm.register_forward_hook(lambda module, _, output: output * module.unused.mean())
+        return model
+
+    monkeypatch.setattr(update_module, "load_model", load_with_extra)
+    return lambda: joined.append(True)
+
+
+def test_a_parameter_without_gradient_has_no_state_and_may_get_one_later(make_job, with_unused_parameter):
+    first = make_job("first", kl_coef=0.0)
+    run_update(first)
+    saved = load_file(first.output_dir / "optimizer.safetensors")
+    name = "model.norm.unused"
+    assert (saved["step"], saved[f"step/{name}"]) == (3, 0)
+    assert f"exp_avg/{name}" not in saved
+    # carried on, also without training
+    idle = make_job("idle", rollouts=(), policy_dir=first.output_dir, optimizer_dir=first.output_dir)
+    run_update(idle)
+    assert hashes(idle.output_dir)["optimizer.safetensors"] == hashes(first.output_dir)["optimizer.safetensors"]
+    with_unused_parameter()
+    joined = make_job("joined", kl_coef=0.0, policy_dir=first.output_dir, optimizer_dir=idle.output_dir)
+    run_update(joined)
+    saved = load_file(joined.output_dir / "optimizer.safetensors")
+    assert (saved["step"], saved[f"step/{name}"]) == (6, 3)
+    assert saved[f"exp_avg/{name}"].shape == (3,)
+    # a state that lacks what it should have is still refused
+    del saved[f"exp_avg_sq/{name}"]
+    save_file(saved, joined.output_dir / "optimizer.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ArtifactError, match="'exp_avg_sq/model.norm.unused'"):
+        run_update(make_job("last", kl_coef=0.0, policy_dir=first.output_dir, optimizer_dir=joined.output_dir))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import signal
 
 import pytest
@@ -12,7 +13,7 @@ from knowrl_core.storage.layout import RunPaths
 from knowrl_core.storage.lock import RunLock, is_locked
 from knowrl_core.storage.run_file import RunFile
 
-PINS = {"model": "m" * 64, "files.probe": "p" * 64}
+PINS = {"model.path": "m" * 64, "files.probe": "p" * 64}
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_a_missing_and_a_broken_one(paths):
         RunFile.read(paths)
 
 
-@pytest.mark.parametrize("override", ["run.seed=9", "model.path=other", "model.revision=x"])
+@pytest.mark.parametrize("override", ["run.seed=9", "run.name=other"])
 def test_another_past_is_refused(override):
     run_file = RunFile.create(load_config("smoke"), PINS)
     with pytest.raises(InputError) as caught:
@@ -47,8 +48,14 @@ def test_another_past_is_refused(override):
 
 def test_changed_seeds_are_refused():
     run_file = RunFile.create(load_config("smoke"), PINS)
-    with pytest.raises(InputError, match=r"files\.probe"):
-        run_file.check_pins(load_config("smoke"), {**PINS, "files.probe": "q" * 64})
+    for name in PINS:
+        with pytest.raises(InputError, match=re.escape(name)):
+            run_file.check_pins(load_config("smoke"), {**PINS, name: "q" * 64})
+
+
+def test_another_way_to_name_the_same_model_is_no_change_of_the_past():
+    run_file = RunFile.create(load_config("smoke"), PINS)
+    run_file.check_pins(load_config("smoke", ["model.path=./moved"]), PINS)
 
 
 def test_a_changed_config_is_recorded():

@@ -55,6 +55,7 @@ def test_one_process_serves_many_requests(worker, spec):
 
 
 def test_an_error_of_the_model_reaches_the_caller_and_the_worker_lives(worker, spec):
+    list(worker.engine(spec).choose(CHOOSE))
     first = pid(worker)
     too_long = [GenerateRequest(turns=TURNS, seed=0, max_new_tokens=100_000)]
     with pytest.raises(StageError, match="max_new_tokens"):
