@@ -110,7 +110,7 @@ def drop_surplus(candidates: Sequence[Candidate], max_candidates: int) -> list[C
 
 @dataclass(slots=True)
 class _Duplicates:
-    """Held-out sets, seeds, pool and this batch so far; the first of them that has a near-duplicate names the reason."""
+    """Held-out sets, seeds, pool and this batch so far; the first that has a near-duplicate names the reason."""
 
     indexes: dict[str, SimilarityIndex]
     at_least: float

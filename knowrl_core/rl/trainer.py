@@ -202,7 +202,7 @@ class Trainer:
         if wrong:
             raise ArtifactError(
                 f"the optimizer state does not fit the model: {len(wrong)} entries differ in name or shape, for "
-                f"example {wrong[0]!r}; expected two moments for each of {len(self._parameters)} parameters that was trained",
+                f"example {wrong[0]!r}; expected two moments for each parameter, or step/<parameter> = 0",
                 hint="Was it written for another model? Continue from a checkpoint of this one.",
             )
         for name, p in self._parameters.items():

@@ -3,9 +3,9 @@ import torch
 
 from knowrl_core.engines import GenerateRequest, Turn
 from knowrl_core.engines.transformers_engine import TransformersEngine
-from knowrl_core.storage.files import sha256_file
 from knowrl_core.models.tiny_build import write
 from knowrl_core.models.words import WORDS
+from knowrl_core.storage.files import sha256_file
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2"])
@@ -23,9 +23,12 @@ def test_it_is_the_same_each_time_whatever_the_global_random_state(tmp_path, arc
 def test_its_weights_and_vocabulary_are_pinned(tiny_path):
     # On every machine: if these change, _LAYOUT in tiny.py has to be raised.
     assert (
-        sha256_file(tiny_path / "model.safetensors") == "224e62b3a00632ca828437f83696c3e44761f4fc4a1f19edb3ac45f2625c718a"
+        sha256_file(tiny_path / "model.safetensors")
+        == "224e62b3a00632ca828437f83696c3e44761f4fc4a1f19edb3ac45f2625c718a"
     )
-    assert sha256_file(tiny_path / "tokenizer.json") == "505206adcffa795055a5dd9d0195266916f942be92cb0185e4da702392d9d6c0"
+    assert (
+        sha256_file(tiny_path / "tokenizer.json") == "505206adcffa795055a5dd9d0195266916f942be92cb0185e4da702392d9d6c0"
+    )
 
 
 def test_words_are_tokens(tiny):

@@ -425,7 +425,7 @@ def test_a_parameter_without_gradient_has_no_state_and_may_get_one_later(make_jo
     # a state that lacks what it should have is still refused
     del saved[f"exp_avg_sq/{name}"]
     save_file(saved, joined.output_dir / "optimizer.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ArtifactError, match="'exp_avg_sq/model.norm.unused'"):
+    with pytest.raises(ArtifactError, match=r"'exp_avg_sq/model\.norm\.unused'"):
         run_update(make_job("last", kl_coef=0.0, policy_dir=first.output_dir, optimizer_dir=joined.output_dir))
 
 
