@@ -1,27 +1,16 @@
 """How measurements are shown: a bar with throughput, tables, JSON."""
 
 import dataclasses
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from rich import box
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import ProgressColumn, Task
 from rich.table import Table
 from rich.text import Text
 
-from flows.cli.console import err, out, printable
+from flows.cli.console import TerminalReporter, out, printable
 from knowrl_core.evaluation import Assessment, Benchmark
 from knowrl_core.evaluation.controls import CONTROLS
 from knowrl_core.storage.layout import StageKey
@@ -35,7 +24,7 @@ class _Speed(ProgressColumn):
         return Text("" if task.speed is None else f"{task.speed:.1f} prompts/s")
 
 
-class JudgingBar:
+class JudgingBar(TerminalReporter):
     """A reporter that shows one bar with throughput; without a terminal, a line now and then.
 
     Args:
@@ -44,29 +33,9 @@ class JudgingBar:
     """
 
     def __init__(self, title: str, every: float = 15.0) -> None:
-        self._live = sys.stderr.isatty()
+        super().__init__(_Speed())
         self._every, self._started, self._said = every, time.monotonic(), time.monotonic()
-        columns = (
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(),
-            TimeElapsedColumn(), TimeRemainingColumn(),
-        )  # fmt: skip
-        self._progress = Progress(*columns, console=err, transient=True, disable=not self._live)
-        self._bar = self._progress.add_task(printable(title), total=None)
-
-    def __enter__(self) -> "JudgingBar":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def message(self, text: str) -> None:
-        """Print a line."""
-        err.print(printable(text), soft_wrap=True)
-
-    def warning(self, text: str) -> None:
-        """Print a warning."""
-        err.print(f"[yellow]warning:[/] {printable(text)}", soft_wrap=True)
+        self._whole = self._progress.add_task(printable(title), total=None)
 
     def begin(self, key: StageKey) -> None:
         """There are no stages here."""
@@ -76,7 +45,7 @@ class JudgingBar:
 
     def advance(self, done: int, total: int) -> None:
         """Move the bar."""
-        self._progress.update(self._bar, completed=done, total=total)
+        self._progress.update(self._whole, completed=done, total=total)
         now = time.monotonic()
         if not self._live and now - self._said >= self._every:
             self._said = now

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Self
 
 from rich import box
 from rich.console import Console
@@ -10,6 +11,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TaskID,
     TextColumn,
@@ -55,15 +57,19 @@ class TerminalReporter:
     """Shows a run on a terminal: a bar for the running stage, and a line for each that is done.
 
     Without a terminal only the lines are printed.
+
+    Args:
+        columns: More columns of the bar, before the times.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *columns: ProgressColumn) -> None:
         self._live = sys.stderr.isatty()
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            *columns,
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=err,
@@ -72,7 +78,7 @@ class TerminalReporter:
         )
         self._bar: TaskID | None = None
 
-    def __enter__(self) -> "TerminalReporter":
+    def __enter__(self) -> Self:
         self._progress.start()
         return self
 
