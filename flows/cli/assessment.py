@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from rich import box
 from rich.progress import ProgressColumn, Task
@@ -36,6 +36,10 @@ class JudgingBar(TerminalReporter):
         super().__init__(_Speed())
         self._every, self._started, self._said = every, time.monotonic(), time.monotonic()
         self._whole = self._progress.add_task(printable(title), total=None)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
 
     def begin(self, key: StageKey) -> None:
         """There are no stages here."""

@@ -79,7 +79,6 @@ class TerminalReporter:
         self._bar: TaskID | None = None
 
     def __enter__(self) -> Self:
-        self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -97,6 +96,7 @@ class TerminalReporter:
         """Show a bar."""
         if self._live:
             self._bar = self._progress.add_task(str(key), total=None)
+            self._progress.start()  # not before: nothing would be redrawn ten times a second
 
     def advance(self, done: int, total: int) -> None:
         """Move the bar."""
@@ -106,6 +106,7 @@ class TerminalReporter:
     def end(self, key: StageKey, summary: str | None) -> None:
         """Replace the bar by a line."""
         if self._bar is not None:
+            self._progress.stop()
             self._progress.remove_task(self._bar)
             self._bar = None
         if summary is not None:
