@@ -35,7 +35,10 @@ def locate(run: str, overrides: list[str] | None, config: str = DEFAULT_PROFILE)
     if "/" in run:
         path = Path(run).expanduser().absolute()
         if not (path / "run.json").is_file():
-            raise InputError(f"{path}: got no run.json, expected the folder of a run")
+            raise InputError(
+                f"{path}: got no run.json, expected the folder of a run",
+                hint="`knowrl status` lists the runs in a root; `knowrl run` starts one.",
+            )
         return RunPaths(path.parent, path.name)
     places = [item for item in overrides or [] if item.startswith("run.root=")]
     found = load_config(config, [f"run.name={run}", *places])

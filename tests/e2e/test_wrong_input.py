@@ -78,7 +78,7 @@ def smoke(*overrides):
         ("run.root=a\0b", ["run.root", "without control characters"]),
         ("run.root=a\x1b[31mb", ["run.root", "without control characters"]),
         ("run.root=a\udcffb", ["overrides: got", "expected text in UTF-8"]),
-        ("model.path=./nothing", ["'./nothing'", "found nothing", "expected a folder with config.json"]),
+        ("model.path=./nothing", ["/nothing'", "found nothing", "expected a folder with config.json"]),
         ("model.path=/etc/passwd", ["'/etc/passwd'", "found a file", "expected a folder"]),
         ("model.path=smollm2-135m", ["no such folder or alias", "Did you mean smollm2-135m-instruct?"]),
         ("model.path=owner/nothing", ["owner/nothing", "HF_HUB_OFFLINE", "hf download owner/nothing"]),
@@ -108,7 +108,14 @@ def test_a_run_name_that_is_no_folder_name(refused, name):
 def test_a_run_that_is_not_there(refused, command, name):
     text = refused(command, name)
     assert name in text
-    assert "expected 1 to 64 letters" in text or ("no run 'nosuchrun' in" in text and "`knowrl run` starts one" in text)
+    if "/" in name:  # a path
+        assert "got no run.json, expected the folder of a run" in text
+        assert "`knowrl run` starts one" in text
+    elif name == "nosuchrun":
+        assert "no run 'nosuchrun' in" in text
+        assert "`knowrl run` starts one" in text
+    else:
+        assert "expected 1 to 64 letters" in text
 
 
 def test_a_root_below_a_file(refused, here):
