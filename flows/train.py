@@ -12,7 +12,16 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from flows.artifacts import publish
-from knowrl_core.config import DEFAULT_PROFILE, RUN_NAME, Config, anchored, build_config, deep_merge, load_config
+from knowrl_core.config import (
+    DEFAULT_PROFILE,
+    RUN_NAME,
+    Config,
+    anchored,
+    build_config,
+    deep_merge,
+    load_config,
+    redacted,
+)
 from knowrl_core.errors import KnowrlError, StageError
 from knowrl_core.storage.layout import CLASSIFY, CONSENSUS, EVALUATE, GENERATE, UPDATE, RunPaths, stage_keys
 from knowrl_core.storage.run_file import RunFile
@@ -24,7 +33,6 @@ from tasks.generate import generate
 from tasks.open_run import apply_retention, open_run
 from tasks.prepare import root_folder
 from tasks.progress import current_reporter
-from tasks.tracking import redacted
 from tasks.update import update
 
 StageTask = Task[[RunContext, str, int], dict[str, Any]]

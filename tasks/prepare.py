@@ -1,6 +1,5 @@
 """Check and load all that a run needs before anything is created."""
 
-import hashlib
 import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +12,7 @@ from knowrl_core.models import ResolvedModel, resolve_model
 from knowrl_core.prompts import Prompts, check_views, load_prompts
 from knowrl_core.resources import shipped
 from knowrl_core.seeds import SeedTask, load_seed_file, load_seeds
+from knowrl_core.storage.files import sha256_file
 from knowrl_core.storage.layout import RunPaths
 
 
@@ -72,9 +72,9 @@ def _prepare(config_json: str, _stamp: tuple[tuple[int, int], ...]) -> Inputs:
     model = resolve_model(config.model)
     pins = {
         "model.path": model.sha256,
-        "files.feasible": _sha256(feasible),
-        "files.infeasible": _sha256(infeasible),
-        "files.probe": _sha256(probe_path),
+        "files.feasible": sha256_file(feasible),
+        "files.infeasible": sha256_file(infeasible),
+        "files.probe": sha256_file(probe_path),
     }
     return Inputs(tuple(seeds), tuple(probe), prompts, model, pins)
 
@@ -141,7 +141,3 @@ def check_folder(paths: RunPaths) -> None:
                 f"{paths.folder} holds {foreign[0]!r} and no run.json, expected a run or nothing",
                 hint="Choose another --set run.name=NAME or run.root.",
             )
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -5,13 +5,12 @@ next start.
 """
 
 import os
-import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knowrl_core.config import Config
+from knowrl_core.config import Config, redacted
 from knowrl_core.storage.layout import RunPaths, StageKey
 from knowrl_core.storage.manifest import Manifest
 from knowrl_core.storage.run_file import RunFile
@@ -43,11 +42,6 @@ def tracking_uri(config: Config, root: Path) -> str:
     if config.tracking.uri != "auto":
         return config.tracking.uri
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
-
-
-def redacted(uri: str) -> str:
-    """A URI as it may be shown: without a password."""
-    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", uri)
 
 
 class Tracker:

@@ -20,7 +20,7 @@ from flows.cli.options import (
     resume_command,
     stored_config,
 )
-from knowrl_core.config import DEFAULT_PROFILE, Config, anchored, load_config
+from knowrl_core.config import DEFAULT_PROFILE, Config, anchored, load_config, redacted
 from knowrl_core.errors import KnowrlError, StageError
 from knowrl_core.report import best_iteration, iteration_rows
 from knowrl_core.storage.layout import RunPaths, stage_keys
@@ -66,7 +66,7 @@ def _go(config: Config, *, repair: bool) -> None:
 
     from flows.train import train
     from tasks.progress import terminal
-    from tasks.tracking import redacted, tracking_uri
+    from tasks.tracking import tracking_uri
 
     err.print(f"run [bold]{printable(config.run.name)}[/] in {printable(str(paths.folder))}", soft_wrap=True)
     _catch_signals()

@@ -12,6 +12,7 @@ from knowrl_core.config.learning import (
 from knowrl_core.config.load import DEFAULT_PROFILE, build_config, deep_merge, find_profile, load_config, profiles
 from knowrl_core.config.model import Config
 from knowrl_core.config.paths import anchored
+from knowrl_core.config.problems import redacted
 from knowrl_core.config.system import (
     RUN_NAME,
     EngineConfig,
@@ -49,4 +50,5 @@ __all__ = [
     "find_profile",
     "load_config",
     "profiles",
+    "redacted",
 ]

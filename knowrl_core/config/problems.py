@@ -13,6 +13,11 @@ from knowrl_core.config.document import Path
 MAX_SHOWN = 20
 
 
+def redacted(text: str) -> str:
+    """A text as it may be shown: passwords in its URIs are masked."""
+    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", text)
+
+
 def section_at(model: type[BaseModel], path: Path) -> type[BaseModel] | None:
     """The section class that a path leads to; None where the path leaves the config."""
     current: type[BaseModel] | None = model
@@ -78,7 +83,7 @@ def _allowed(model: type[BaseModel], path: Path) -> str:
 
 
 def _show(value: Any) -> str:
-    text = re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", repr(value))  # a password has no place in a message
+    text = redacted(repr(value))
     return text if len(text) <= 80 else text[:77] + "..."
 
 
