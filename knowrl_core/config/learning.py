@@ -1,13 +1,10 @@
-"""Config of what is learned: introspection, self-assessment, consensus, update, evaluation."""
+"""Config of what is learned: introspection, self-assessment, consensus, evaluation (the update: ``rl.py``)."""
 
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from knowrl_core.config.base import NonNegativeInt, PositiveInt, Section, Share
-
-Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
-"""Share of a running mean that a step keeps; with 1 it would never move."""
 
 
 class SamplingConfig(Section):
@@ -97,8 +94,42 @@ class VerdictConfig(Section):
     task uses view j modulo their number, so votes are gathered over all of them."""
 
 
+class RewardConfig(Section):
+    """What a verdict is rewarded for: agreement with its task's label, which is found in these steps."""
+
+    votes: Literal["policy", "initial", "average"] = "policy"
+    """Whose verdicts give the label. ``policy``: the verdicts that are rewarded (KnowRL). ``initial``: those of the
+    frozen initial model. ``average``: those of an exponential average of the policy's weights. The last two are asked
+    separately in stage ``classify``, in the same views."""
+
+    average_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    """Share of the averaged weights that an iteration keeps (``votes: average`` only)."""
+
+    evidence: Literal["votes", "probability"] = "votes"
+    """What is compared: the share of the k verdicts, or the exact label probability, averaged over the views
+    (constrained verdicts only). A model that always says the same has no votes left to compare, but still a ranking."""
+
+    rule: Literal["majority", "prior_corrected"] = "majority"
+    """``majority``: the label with more votes. ``prior_corrected``: infeasible where a task's share of infeasible is
+    above the median over the batch, feasible where it is below, so that a general lean to one label earns nothing."""
+
+
+class AnchorConfig(Section):
+    """Anchors: verified seed tasks that are judged and trained on beside the candidates, rewarded by their label."""
+
+    share: Share = 0.0
+    """Share of anchors among the tasks of an iteration, both labels alike, drawn anew each iteration; at most all
+    seeds. 1 trains on anchors alone, as many as there are candidates."""
+
+
 class ConsensusConfig(Section):
-    """Stage ``consensus``: which tasks are trained on, and which enter the pool."""
+    """Stage ``consensus``: rewards, which tasks are trained on, and which enter the pool."""
+
+    reward: RewardConfig = RewardConfig()
+    """Where a task's label comes from."""
+
+    anchors: AnchorConfig = AnchorConfig()
+    """Verified tasks in the batch."""
 
     train_min_share: Share = 0.5
     """Training gate: least share of the k verdicts that the majority holds. Ties never pass."""
@@ -128,58 +159,6 @@ class ConsensusConfig(Section):
                 f"({self.train_max_share}): no task could pass the training gate"
             )
         return self
-
-
-class RLConfig(Section):
-    """Stage ``update``: policy-gradient training on the verdicts."""
-
-    algorithm: Literal["reinforce++"] = "reinforce++"
-    """Advantage estimator (Hu et al. 2025, arXiv 2501.03262): no critic, rewards whitened over the batch's tokens."""
-
-    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-6
-    """Peak learning rate of AdamW."""
-
-    warmup_steps: NonNegativeInt = 0
-    """Optimizer steps of linear learning-rate warm-up, counted from the start of the run over all iterations."""
-
-    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """Decoupled weight decay of AdamW, per step and unit of learning rate."""
-
-    betas: tuple[Decay, Decay] = (0.9, 0.95)
-    """Decay of AdamW's first and second moments."""
-
-    kl_coef: Annotated[float, Field(ge=0.0, le=10.0)] = 1e-4
-    """Weight of the token-wise k1 KL penalty to the reference (the frozen initial model) in the reward; 0 turns the
-    reference off."""
-
-    clip: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
-    """PPO clip: the probability ratio is held in [1 - clip, 1 + clip]."""
-
-    max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
-    """Gradient norm above which the gradient is scaled down."""
-
-    epochs: Annotated[int, Field(ge=1, le=100)] = 1
-    """Passes over the iteration's rollouts."""
-
-    rollout_batch_size: PositiveInt = 16
-    """Tasks whose tokens are whitened together."""
-
-    train_batch_size: PositiveInt = 16
-    """Verdicts (samples) per optimizer step; all verdicts of a task stay together, so it is rounded up to whole
-    tasks."""
-
-    micro_token_budget: Annotated[int, Field(ge=64, le=1_048_576)] = 2048
-    """Tokens of one packed forward and backward pass. Bounds memory; does not change the result. A task whose prompt
-    and verdicts are longer gets a pass of its own."""
-
-    max_prompt_tokens: Annotated[int, Field(ge=16, le=1_048_576)] = 1024
-    """Longest prompt trained on, in tokens; tasks above it are left out of the update and counted."""
-
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of forward and backward (bf16 through autocast; weights and optimizer stay fp32)."""
-
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
 
 
 BenchmarkName = Literal[

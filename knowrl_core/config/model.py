@@ -1,13 +1,14 @@
 """The whole config of a run."""
 
 from knowrl_core.config.base import Section
+from knowrl_core.config.guards import GuardsConfig
 from knowrl_core.config.learning import (
     ConsensusConfig,
     EvaluationConfig,
     IntrospectionConfig,
-    RLConfig,
     VerdictConfig,
 )
+from knowrl_core.config.rl import RLConfig, WarmupConfig
 from knowrl_core.config.system import (
     EngineConfig,
     FilesConfig,
@@ -44,8 +45,14 @@ class Config(Section):
     consensus: ConsensusConfig = ConsensusConfig()
     """Stage ``consensus``."""
 
+    warmup: WarmupConfig = WarmupConfig()
+    """Supervised warm-up as iteration 1."""
+
     rl: RLConfig = RLConfig()
     """Stage ``update``."""
+
+    guards: GuardsConfig = GuardsConfig()
+    """What counts as collapse, and what happens then."""
 
     evaluation: EvaluationConfig = EvaluationConfig()
     """Stage ``evaluate``."""

@@ -26,6 +26,9 @@ def anchored(config: Config, folder: Path | None = None) -> Config:
         data[section] = {key: value if value == _BUILTIN else absolute(value) for key, value in data[section].items()}
     for item in data["evaluation"]["benchmarks"]:
         item["path"] = item["path"] and absolute(item["path"])
+    for name in ("hostfile", "config"):
+        value = data["rl"]["deepspeed"][name]
+        data["rl"]["deepspeed"][name] = value and absolute(value)
     if _is_local(data["model"]["path"], base):
         data["model"]["path"] = absolute(data["model"]["path"])
     return Config.model_validate(data)

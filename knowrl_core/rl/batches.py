@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from knowrl_core.config.learning import RLConfig
+from knowrl_core.config.rl import RLConfig
 from knowrl_core.rl.experience import Experience
 from knowrl_core.rl.packing import PackedPass, pack
 from knowrl_core.rng import stream

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from knowrl_core.config.learning import RLConfig
+from knowrl_core.config.rl import RLConfig
 from knowrl_core.rl.rollout import Rollout
 from knowrl_core.storage.schemas import RolloutRecord, StepRecord
 
@@ -29,8 +29,13 @@ class UpdateJob(_Message):
     policy_dir: Path
     """Hugging Face folder of the policy that the rollouts were sampled from."""
 
+    objective: Literal["policy_gradient", "supervised"] = "policy_gradient"
+    """``supervised`` maximises the likelihood of all responses and looks at neither rewards nor engine
+    log-probabilities: the warm-up."""
+
     reference_dir: Path | None
-    """Hugging Face folder of the reference. Needed if ``rl.kl_coef`` is above 0, else not looked at."""
+    """Hugging Face folder of the reference. Needed if ``rl.kl_coef`` is above 0; with a coefficient of 0 the KL is
+    measured, but moves nothing."""
 
     optimizer_dir: Path | None
     """Checkpoint whose optimizer state is continued; None starts a fresh AdamW at step 0."""
@@ -49,6 +54,17 @@ class UpdateJob(_Message):
 
     shuffle_seed: Annotated[int, Field(ge=0, lt=2**63)]
     """Stream of the order of the tasks."""
+
+    average_dir: Path | None = None
+    """Hugging Face folder of an exponential average of the policy's weights; with it, the new average is written to
+    ``average`` in the checkpoint."""
+
+    average_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    """Share of the old average in the new one."""
+
+    non_finite: Literal["raise", "discard"] = "raise"
+    """A loss or gradient that is not finite fails the update, or makes it end with the policy and optimizer state that
+    it began with; ``metrics["non_finite"]`` is 1 then."""
 
 
 class UpdateProgress(_Message):

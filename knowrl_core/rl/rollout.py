@@ -5,6 +5,8 @@ from typing import Annotated, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from knowrl_core.labels import Label
+
 TokenId = Annotated[int, Field(ge=0)]
 """Index into the model's vocabulary."""
 
@@ -64,6 +66,12 @@ class Rollout(_Message):
     prompts: Annotated[tuple[PromptGroup, ...], Field(min_length=1)]
     """One group a distinct prompt."""
 
+    label: Label | None = None
+    """Label that its verdicts are rewarded for, as far as balancing needs it; None for none."""
+
+    anchor: bool = False
+    """The task is a verified seed."""
+
     @model_validator(mode="after")
     def _samples_are_distinct(self) -> Self:
         samples = [verdict.sample for group in self.prompts for verdict in group.verdicts]
@@ -72,7 +80,9 @@ class Rollout(_Message):
         return self
 
     @classmethod
-    def from_verdicts(cls, task_id: str, verdicts: Iterable[FlatVerdict]) -> Self:
+    def from_verdicts(
+        cls, task_id: str, verdicts: Iterable[FlatVerdict], *, label: Label | None = None, anchor: bool = False
+    ) -> Self:
         """Group a task's verdicts by prompt, in the order in which the prompts first occur."""
         groups: dict[tuple[int, ...], list[Verdict]] = {}
         for prompt_token_ids, verdict in verdicts:
@@ -80,6 +90,8 @@ class Rollout(_Message):
         return cls(
             task_id=task_id,
             prompts=tuple(PromptGroup(prompt_token_ids=ids, verdicts=tuple(group)) for ids, group in groups.items()),
+            label=label,
+            anchor=anchor,
         )
 
     @property

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from knowrl_core.config.learning import RLConfig
+from knowrl_core.config.rl import RLConfig
 from knowrl_core.errors import ArtifactError, StageError
 from knowrl_core.rl.advantages import k1
 from knowrl_core.rl.batches import MiniBatch

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final, Protocol
 
 import pyarrow as pa
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """Raised whenever a column changes; readers refuse other versions, and it is part of every stage signature."""
 
 
@@ -89,13 +89,22 @@ class VerdictRecord:
 
 @dataclass(frozen=True, slots=True)
 class ConsensusRecord:
-    """``consensus/consensus.parquet``: one row a judged task."""
+    """One row a judged task.
 
-    task_id: str = column(_S, "the candidate judged")
+    ``consensus/consensus.parquet`` holds the candidates; ``consensus/anchors.parquet`` the anchors, whose ``intended``
+    and ``label`` are both the verified label.
+    """
+
+    task_id: str = column(_S, "the candidate judged, or seed/<id> of an anchor")
     task: str = column(_S, "its text")
-    intended: str = column(_S, f"label it was generated under: {_LABEL}")
-    label: str | None = column(_S, f"consensus label: {_LABEL}; null for a tie", null=True)
-    share: float = column(_F, "votes for the majority label, over k")
+    intended: str = column(_S, f"label it was generated under, or the verified one: {_LABEL}")
+    label: str | None = column(_S, f"label that verdicts are rewarded for: {_LABEL}; null for a tie", null=True)
+    share: float = column(_F, "strength of that label: votes for it over k, after prior correction if there is one")
+    evidence: float | None = column(
+        _F, "share or probability of infeasible that the label was found from; null without a vote", null=True
+    )
+    teacher_feasible: int | None = column(_I, "verdicts feasible of the teacher; null without one", null=True)
+    teacher_infeasible: int | None = column(_I, "verdicts infeasible of the teacher; null without one", null=True)
     votes_feasible: int = column(_I, "verdicts feasible")
     votes_infeasible: int = column(_I, "verdicts infeasible")
     votes_unparseable: int = column(_I, "verdicts that could not be parsed (no votes)")
@@ -125,9 +134,12 @@ class RolloutRecord:
 
     task_id: str = column(_S, "the task")
     sample: int = column(_I, "number of the verdict")
-    batch: int = column(_I, "rollout batch in which it was whitened")
+    label: str | None = column(_S, f"label that the task's verdicts are rewarded for: {_LABEL}", null=True)
+    anchor: bool = column(_B, "the task is a verified seed")
+    batch: int = column(_I, "rollout batch in which its advantage was computed")
     reward: float = column(_F, "agreement reward, before the KL penalty")
-    advantage: float = column(_F, "mean whitened advantage over its tokens")
+    advantage: float = column(_F, "mean advantage over its tokens")
+    importance: float = column(_F, "mean factor over its tokens that corrects for the engine; 1 without a correction")
     tokens: int = column(_I, "response tokens")
     logprob_engine: float = column(_F, "sum of the engine's log-probabilities")
     logprob_policy: float = column(_F, "sum of log-probabilities recomputed before the first step")
@@ -142,15 +154,30 @@ class StepRecord:
     epoch: int = column(_I, "pass over the rollouts, from 0")
     batch: int = column(_I, "rollout batch, from 0")
     learning_rate: float = column(_F, "learning rate of the step")
-    loss: float = column(_F, "clipped policy loss, mean over response tokens")
+    loss: float = column(_F, "loss of the step: policy_loss + rl.kl_coef * KL term - rl.entropy_coef * entropy term")
+    policy_loss: float = column(_F, "clipped policy loss, or negative log-likelihood in a warm-up")
     kl: float | None = column(
         _F, "mean k1 estimate of KL(policy || reference) per token, at this step; null without a reference", null=True
     )
+    kl_k3: float | None = column(_F, "the same by the k3 estimate, which is never negative", null=True)
     clip_fraction: float = column(_F, "share of tokens whose ratio was clipped")
     grad_norm: float = column(_F, "gradient norm before scaling")
     entropy: float = column(_F, "mean token entropy of the policy, in nats")
     tasks: int = column(_I, "tasks in the step")
     tokens: int = column(_I, "response tokens in the step")
+
+
+@dataclass(frozen=True, slots=True)
+class GuardRecord:
+    """``evaluate/guards.parquet``: one row a firing of a guard."""
+
+    iteration: int = column(_I, "iteration in whose evaluation it fired")
+    guard: str = column(_S, "name of the guard, as in the config")
+    metric: str = column(_S, "what it looked at")
+    value: float | None = column(_F, "what it saw; null where that is no finite number", null=True)
+    bound: float = column(_F, "bound that was crossed")
+    action: str = column(_S, "warn, stop or rollback")
+    message: str = column(_S, "what happened, in words")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from knowrl_core.config.learning import RLConfig
+from knowrl_core.config.rl import RLConfig
 from knowrl_core.config.model import ModelConfig
 from knowrl_core.models import resolve_model
 from knowrl_core.rl import FlatVerdict, Rollout, UpdateJob, Verdict

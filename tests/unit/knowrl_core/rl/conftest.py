@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from knowrl_core.config.learning import RLConfig
+from knowrl_core.config.rl import RLConfig
 from knowrl_core.rl import FlatVerdict, Rollout, UpdateJob, Verdict
 
 VOCABULARY = 61

@@ -1,4 +1,4 @@
-from knowrl_core.config.learning import RLConfig
+from knowrl_core.config.rl import RLConfig
 from knowrl_core.rl.batches import mini_batches, rollout_batches
 from knowrl_core.rl.experience import Experience
 

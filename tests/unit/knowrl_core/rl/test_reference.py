@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from knowrl_core.config.learning import RLConfig
+from knowrl_core.config.rl import RLConfig
 from knowrl_core.rl.batches import mini_batches
 from knowrl_core.rl.checkpoint import TrainerState
 from knowrl_core.rl.experience import Experience
