@@ -6,8 +6,9 @@ from typing import TypeVar
 
 from knowrl_core.config import Config
 from knowrl_core.errors import ArtifactError, StageError
+from knowrl_core.guards.decision import DECISION, Decision
 from knowrl_core.prompts import Template
-from knowrl_core.storage.layout import UPDATE, RunPaths, StageKey
+from knowrl_core.storage.layout import EVALUATE, UPDATE, RunPaths, StageKey
 from knowrl_core.storage.manifest import FileRef, Manifest
 from knowrl_core.storage.retention import CHECKPOINT
 from knowrl_core.storage.run_file import RunFile
@@ -63,6 +64,20 @@ class RunContext:
             if ref.path == path:
                 return FileRef(path=path, sha256=ref.sha256, rows=ref.rows)
         raise StageError(f"{path} is not a committed artifact")
+
+    def parent(self, iteration: int) -> int:
+        """The iteration whose checkpoint, optimizer state and pool an iteration starts from.
+
+        That is the one before it, unless a guard rolled back to an earlier one. 0 stands for the initial model, without
+        optimizer state and pool; iteration 0 itself starts from there.
+        """
+        if iteration == 0 or not self.paths.file(StageKey(iteration - 1, EVALUATE), DECISION).exists():
+            return max(iteration - 1, 0)
+        return self.decision(iteration - 1).parent
+
+    def decision(self, iteration: int) -> Decision:
+        """What followed from an iteration's evaluation."""
+        return Decision.read(self.paths.file(StageKey(iteration, EVALUATE), DECISION))
 
     def checkpoint_refs(self, iteration: int) -> list[FileRef]:
         """The policy after an iteration as inputs; iteration 0 is the initial model."""

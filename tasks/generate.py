@@ -27,6 +27,18 @@ def _config(config: Config) -> dict[str, Any]:
     }
 
 
+def pool_refs(ctx: RunContext, iteration: int) -> list[FileRef]:
+    """The pool after an iteration as an input; iteration 0 and a warm-up leave none."""
+    key = StageKey(iteration, CONSENSUS)
+    return [ctx.ref(key, POOL)] if key in ctx.history else []
+
+
+def read_pool(ctx: RunContext, iteration: int) -> list[PoolRecord]:
+    """The pool after an iteration; empty after iteration 0 and after a warm-up."""
+    key = StageKey(iteration, CONSENSUS)
+    return ctx.read(key, POOL, PoolRecord) if key in ctx.history else []
+
+
 def _inputs(ctx: RunContext, key: StageKey) -> list[FileRef]:
     prompts = ctx.inputs.prompts
     refs = ctx.pin_refs("files.feasible", "files.infeasible", "files.probe")
