@@ -63,7 +63,9 @@ class ChooseRequest(_Message):
     """Score a few strings as the next text after one prompt."""
 
     turns: tuple[Turn, ...] = Field(min_length=1)
-    choices: tuple[str, ...] = Field(min_length=2)
+    choices: tuple[str, ...] = Field(min_length=1)
+    closed: bool = False
+    """Each choice is the whole response: the model's end-of-turn token follows it, and is scored as well."""
 
 
 class ChooseResult(_Message):

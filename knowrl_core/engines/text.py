@@ -5,6 +5,8 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from knowrl_core.errors import InputError
+
 _MARGIN = 8
 """Tokens looked at beyond what a stop string can cover; decoders may treat the first ones of a piece differently."""
 
@@ -16,6 +18,23 @@ def end_tokens(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
     eos = getattr(config, "eos_token_id", None)
     found += eos if isinstance(eos, list) else [eos]
     return frozenset(int(token) for token in found if token is not None)
+
+
+def closing_token(model: PreTrainedModel, tokenizer: Any) -> int:
+    """The id that ends a response that is written for the model: the tokenizer's, or else the lowest that ends one.
+
+    Raises:
+        InputError: The model has none.
+    """
+    if tokenizer.eos_token_id is not None:
+        return int(tokenizer.eos_token_id)
+    ends = end_tokens(model, tokenizer)
+    if not ends:
+        raise InputError(
+            "the model has no end-of-turn token, expected one to close a response with",
+            hint="Set eos_token in its tokenizer_config.json, or use verdict.mode constrained.",
+        )
+    return min(ends)
 
 
 class TextEnd:

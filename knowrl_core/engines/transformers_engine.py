@@ -11,7 +11,7 @@ from knowrl_core.engines.chat import encode_continuation, render
 from knowrl_core.engines.choose import score_choices
 from knowrl_core.engines.decode import Row, decode
 from knowrl_core.engines.prefill import compute_prefix, prefill
-from knowrl_core.engines.text import TextEnd, end_tokens
+from knowrl_core.engines.text import TextEnd, closing_token, end_tokens
 from knowrl_core.errors import StageError
 
 _Answer = TypeVar("_Answer")
@@ -57,14 +57,18 @@ class TransformersEngine:
 
         Raises:
             StageError: A prompt and its longest choice do not fit the model's context (before any work is done).
-            InputError: The chat template refuses a conversation, or a choice has no tokens.
+            InputError: The chat template refuses a conversation, a choice has no tokens, or it is to be closed and the
+                model has no end-of-turn token.
         """
         prompts = [render(self.tokenizer, request.turns) for request in requests]
         encoded = {
             text: tuple(encode_continuation(self.tokenizer, text))
             for text in {text for request in requests for text in request.choices}
         }
-        choices = [tuple(encoded[text] for text in request.choices) for request in requests]
+        close = (closing_token(self.model, self.tokenizer),) if any(request.closed for request in requests) else ()
+        choices = [
+            tuple(encoded[text] + (close if request.closed else ()) for text in request.choices) for request in requests
+        ]
         lengths = [
             len(prompt) + max(len(choice) for choice in group) for prompt, group in zip(prompts, choices, strict=True)
         ]

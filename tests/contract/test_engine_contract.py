@@ -73,6 +73,17 @@ def test_choices_are_scored_as_by_a_forward_pass_of_each(subject):
         assert 0 < mass <= 1 + 1e-6
 
 
+def test_a_closed_choice_ends_with_the_end_of_turn_token(subject):
+    turns = (Turn(role="user", content="Can you fly?"), Turn(role="assistant", content="Reason:"))
+    text = " I have no wings.\nVerdict: infeasible"
+    requests = [ChooseRequest(turns=turns, choices=(text,), closed=closed) for closed in (False, True)]
+    plain, closed = subject.engine.choose(requests)
+    assert subject.tokenizer.decode(plain.token_ids[0]) == text
+    assert closed.token_ids == ((*plain.token_ids[0], subject.tokenizer.eos_token_id),)
+    expected = plain_logprobs(subject, closed.prompt_token_ids, closed.token_ids[0])
+    assert closed.token_logprobs[0] == pytest.approx(expected, abs=subject.tolerance)
+
+
 def test_greedy_is_the_most_probable_token_each_time(subject):
     (result,) = subject.engine.generate([ask("What is the capital?", temperature=0.0, max_new_tokens=20)])
     prompt = torch.tensor([result.prompt_token_ids])
