@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from knowrl_core.config.learning import ConsensusConfig
-from knowrl_core.consensus.vote import Tally
+from knowrl_core.consensus.rewards import Decision
 from knowrl_core.labels import LABELS, Label
 from knowrl_core.rng import derive_seed
 
 TIE: Final = "tie"
+ANCHORS_ONLY: Final = "anchors_only"
 BELOW_TRAIN_MIN: Final = "share_below_train_min"
 ABOVE_TRAIN_MAX: Final = "share_above_train_max"
 CLASS_BALANCE: Final = "class_balance"
@@ -16,24 +17,27 @@ DISAGREES: Final = "disagrees_with_intended"
 BELOW_POOL_MIN: Final = "share_below_pool_min"
 IN_POOL: Final = "already_in_pool"
 POOL_FULL: Final = "pool_full"
+ANCHOR: Final = "anchor"
 
 
-def train_refusal(tally: Tally, config: ConsensusConfig) -> str | None:
-    """Why a task is not trained on, or None. Both bounds are inclusive."""
-    if tally.majority is None:
+def train_refusal(decision: Decision, config: ConsensusConfig) -> str | None:
+    """Why a candidate is not trained on, or None. Both bounds are inclusive."""
+    if config.anchors.share == 1:
+        return ANCHORS_ONLY
+    if decision.label is None:
         return TIE
-    if tally.share < config.train_min_share:
+    if decision.share < config.train_min_share:
         return BELOW_TRAIN_MIN
-    return ABOVE_TRAIN_MAX if tally.share > config.train_max_share else None
+    return ABOVE_TRAIN_MAX if decision.share > config.train_max_share else None
 
 
-def pool_refusal(tally: Tally, intended: str, config: ConsensusConfig) -> str | None:
-    """Why a task may not enter the pool, or None. The bound is inclusive."""
-    if tally.majority is None:
+def pool_refusal(decision: Decision, intended: str, config: ConsensusConfig) -> str | None:
+    """Why a candidate may not enter the pool, or None. The bound is inclusive."""
+    if decision.label is None:
         return TIE
-    if tally.share < config.pool_min_share:
+    if decision.share < config.pool_min_share:
         return BELOW_POOL_MIN
-    return DISAGREES if config.pool_requires_agreement and tally.majority != intended else None
+    return DISAGREES if config.pool_requires_agreement and decision.label != intended else None
 
 
 def trimmed_for_balance(tasks: Sequence[tuple[str, Label]]) -> set[str]:

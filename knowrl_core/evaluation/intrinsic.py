@@ -40,8 +40,13 @@ def intrinsic_metrics(dataset: str, predictions: Sequence[PredictionRecord]) -> 
 
 
 def consensus_metrics(dataset: str, records: Sequence[ConsensusRecord]) -> list[MetricRecord]:
-    """Compute the same metrics from a consensus table, by its majority votes; a tie is no decision."""
-    return _metrics(dataset, [_Judged(r.intended, r.label or UNPARSEABLE, r.share) for r in records])
+    """Compute the same metrics from a consensus table, by the policy's majority votes; a tie is no decision.
+
+    The table's label may come from a teacher or against the batch's median, and so says nothing of the policy alone.
+    """
+    votes = [Tally(r.votes_feasible, r.votes_infeasible, r.votes_unparseable) for r in records]
+    judged = zip(records, votes, strict=True)
+    return _metrics(dataset, [_Judged(r.intended, own.majority or UNPARSEABLE, own.share) for r, own in judged])
 
 
 def _metrics(dataset: str, tasks: Sequence[_Judged]) -> list[MetricRecord]:

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from knowrl_core.consensus.build import mean_probability, verdicts_by_task
+from knowrl_core.consensus.ballots import verdicts_by_task
+from knowrl_core.consensus.rewards import mean_probability
 from knowrl_core.consensus.vote import Tally, tally
 from knowrl_core.evaluation.benchmarks.model import BenchmarkTask
 from knowrl_core.labels import FEASIBLE, INFEASIBLE, UNPARSEABLE, Verdict

@@ -2,44 +2,51 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knowrl_core.config.learning import ConsensusConfig
+from knowrl_core.config.learning import AnchorConfig, ConsensusConfig
 from knowrl_core.consensus.gates import pool_refusal, train_refusal, trimmed_for_balance
-from knowrl_core.consensus.vote import Tally
+from knowrl_core.consensus.rewards import Decision
 
 CONFIG = ConsensusConfig(train_min_share=0.5, train_max_share=0.875, pool_min_share=0.75)
 
 
 @pytest.mark.parametrize(
-    ("votes", "reason"),
+    ("label", "share", "reason"),
     [
-        ((4, 4, 0), "tie"),
-        ((0, 0, 8), "tie"),
-        ((3, 2, 3), "share_below_train_min"),
-        ((4, 3, 1), None),
-        ((7, 1, 0), None),
-        ((0, 8, 0), "share_above_train_max"),
+        (None, 0.5, "tie"),
+        (None, 0.0, "tie"),
+        ("feasible", 0.375, "share_below_train_min"),
+        ("feasible", 0.5, None),
+        ("infeasible", 0.875, None),
+        ("infeasible", 1.0, "share_above_train_max"),
     ],
 )
-def test_training_gate(votes, reason):
-    assert train_refusal(Tally(*votes), CONFIG) == reason
+def test_training_gate(label, share, reason):
+    assert train_refusal(Decision(label, share), CONFIG) == reason
+
+
+def test_training_on_anchors_alone():
+    config = ConsensusConfig(anchors=AnchorConfig(share=1.0))
+    assert train_refusal(Decision("feasible", 0.75), config) == "anchors_only"
+    assert train_refusal(Decision(None, 0.5), config) == "anchors_only"
+    assert pool_refusal(Decision("feasible", 0.75), "feasible", config) is None
 
 
 @pytest.mark.parametrize(
-    ("votes", "intended", "reason"),
+    ("label", "share", "intended", "reason"),
     [
-        ((4, 4, 0), "feasible", "tie"),
-        ((5, 3, 0), "feasible", "share_below_pool_min"),
-        ((6, 2, 0), "feasible", None),
-        ((6, 2, 0), "infeasible", "disagrees_with_intended"),
+        (None, 0.5, "feasible", "tie"),
+        ("feasible", 0.625, "feasible", "share_below_pool_min"),
+        ("feasible", 0.75, "feasible", None),
+        ("feasible", 0.75, "infeasible", "disagrees_with_intended"),
     ],
 )
-def test_pool_gate(votes, intended, reason):
-    assert pool_refusal(Tally(*votes), intended, CONFIG) == reason
+def test_pool_gate(label, share, intended, reason):
+    assert pool_refusal(Decision(label, share), intended, CONFIG) == reason
 
 
 def test_pool_gate_without_agreement():
     config = ConsensusConfig(pool_requires_agreement=False)
-    assert pool_refusal(Tally(8, 0, 0), "infeasible", config) is None
+    assert pool_refusal(Decision("feasible", 1.0), "infeasible", config) is None
 
 
 TASKS = st.dictionaries(st.text(), st.sampled_from(["feasible", "infeasible"])).map(lambda d: list(d.items()))

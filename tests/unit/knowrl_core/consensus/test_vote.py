@@ -2,7 +2,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knowrl_core.consensus.rewards import Ballot, agreement, majority_reward
 from knowrl_core.consensus.vote import Tally, tally
 
 VERDICTS = st.lists(st.sampled_from(["feasible", "infeasible", "unparseable"]), min_size=1, max_size=16)
@@ -45,12 +44,3 @@ def test_properties(verdicts):
         other = {"feasible": "infeasible", "infeasible": "feasible"}[votes.majority]
         assert verdicts.count(votes.majority) > verdicts.count(other)
         assert votes.share == verdicts.count(votes.majority) / len(verdicts)
-    rewards = majority_reward([Ballot("t", tuple(verdicts), votes)])[0]
-    assert sum(rewards) == (votes.share * votes.k if votes.majority else 0)
-    assert all(reward == (verdict == votes.majority) for reward, verdict in zip(rewards, verdicts, strict=True))
-
-
-def test_rewards_by_hand():
-    verdicts = ["feasible", "infeasible", "unparseable", "feasible"]
-    assert agreement(verdicts, "feasible") == [1.0, 0.0, 0.0, 1.0]
-    assert agreement(verdicts, None) == [0.0] * 4

@@ -119,14 +119,16 @@ def test_intrinsic_by_hand():
 
 
 def test_consensus_tables_give_the_same_metrics_by_vote():
-    def record(intended, label, share):
+    def record(intended, *votes):
         return ConsensusRecord(
-            task_id="t", task="x", intended=intended, label=label, share=share, votes_feasible=0, votes_infeasible=0,
-            votes_unparseable=0, p_infeasible=None, agrees=None, rewards=[], trained=True, train_drop_reason=None,
-            pooled=True, pool_drop_reason=None,
+            task_id="t", task="x", intended=intended, label=N, share=0.9, evidence=1.0, teacher_feasible=0,
+            teacher_infeasible=4, votes_feasible=votes[0], votes_infeasible=votes[1], votes_unparseable=votes[2],
+            p_infeasible=None, agrees=None, rewards=[], trained=True, train_drop_reason=None, pooled=True,
+            pool_drop_reason=None,
         )  # fmt: skip
 
-    rows = consensus_metrics("fresh", [record(Y, Y, 1.0), record(N, Y, 0.75), record(N, None, 0.5)])
+    # The votes are the policy's own; the label, here a teacher's, does not count.
+    rows = consensus_metrics("fresh", [record(Y, 4, 0, 0), record(N, 3, 0, 1), record(N, 2, 2, 0)])
     assert values(rows) == pytest.approx(
         {
             "agreement": 1 / 3, "agreement_feasible": 1.0, "agreement_infeasible": 0.0, "mean_share": 0.75,
