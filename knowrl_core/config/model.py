@@ -1,5 +1,9 @@
 """The whole config of a run."""
 
+from typing import Self
+
+from pydantic import model_validator
+
 from knowrl_core.config.base import Section
 from knowrl_core.config.guards import GuardsConfig
 from knowrl_core.config.learning import (
@@ -68,3 +72,12 @@ class Config(Section):
 
     retention: RetentionConfig = RetentionConfig()
     """Which checkpoints stay on disk."""
+
+    @model_validator(mode="after")
+    def _evidence_exists(self) -> Self:
+        if self.consensus.reward.evidence == "probability" and self.verdict.mode == "free":
+            raise ValueError(
+                "consensus.reward.evidence is 'probability' and verdict.mode is 'free', expected 'constrained': only "
+                "constrained verdicts have exact probabilities. Set evidence to 'votes' for free ones"
+            )
+        return self
