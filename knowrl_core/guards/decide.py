@@ -1,0 +1,87 @@
+"""From what fired in an iteration to where the next one starts."""
+
+from collections.abc import Container, Mapping, Sequence
+
+from knowrl_core.config.guards import GuardsConfig
+from knowrl_core.guards.decision import Decision, Point
+from knowrl_core.storage.schemas import GuardRecord
+
+
+def decide(
+    config: GuardsConfig,
+    previous: Decision | None,
+    now: Point,
+    firings: Sequence[GuardRecord],
+    *,
+    available: Container[int],
+) -> Decision:
+    """What follows from the firings of an iteration: the strongest of their actions.
+
+    A rollback that ends the run (``after_rollback: end``, or one too many) counts as one all the same: whoever goes on
+    from there starts from the best iteration, with the lower learning rate.
+
+    Args:
+        config: The guards.
+        previous: The decision that this iteration started from; None for iteration 0.
+        now: This iteration.
+        firings: What fired in it.
+        available: Iterations whose checkpoint is there.
+    """
+    lineage = (*(previous.lineage if previous else ()), now)
+    factor, rollbacks = (previous.learning_rate_factor, previous.rollbacks) if previous else (1.0, 0)
+    by_action = {action: [item for item in firings if item.action == action] for action in ("stop", "rollback")}
+    if by_action["stop"]:
+        return _decision(lineage, factor, rollbacks, stop=True, reason=_reason(by_action["stop"]))
+    if not by_action["rollback"]:
+        return _decision(lineage, factor, rollbacks)
+    lineage = lineage[: 1 + _best([point if point.iteration in available else None for point in lineage])]
+    rollbacks += 1
+    reason = f"{_reason(by_action['rollback'])}; back to iteration {lineage[-1].iteration}"
+    stop = config.after_rollback == "end" or rollbacks > config.max_rollbacks
+    if config.after_rollback == "end":
+        reason += ", where the run ends (guards.after_rollback is end)"
+    elif stop:
+        reason += f", where the run ends: {config.max_rollbacks} rollbacks are the most (guards.max_rollbacks)"
+    return _decision(lineage, factor * config.learning_rate_factor, rollbacks, stop=stop, reason=reason)
+
+
+def point_of(iteration: int, metrics: Mapping[str, float], *, warmup: bool) -> Point:
+    """What later guards need to know of an iteration; a warm-up earns no reward.
+
+    Args:
+        iteration: Its number.
+        metrics: Its metrics, of the update and of the evaluation.
+        warmup: It is the warm-up.
+    """
+    return Point(
+        iteration=iteration,
+        balanced_accuracy=metrics.get("probe/balanced_accuracy"),
+        reward=None if warmup else metrics.get("reward/mean"),
+    )
+
+
+def _decision(
+    lineage: tuple[Point, ...], factor: float, rollbacks: int, *, stop: bool = False, reason: str | None = None
+) -> Decision:
+    return Decision(
+        parent=lineage[-1].iteration,
+        lineage=lineage,
+        learning_rate_factor=factor,
+        rollbacks=rollbacks,
+        stop=stop,
+        reason=reason,
+    )
+
+
+def _reason(firings: Sequence[GuardRecord]) -> str:
+    return "; ".join(f"guard {item.guard}: {item.message}" for item in firings)
+
+
+def _best(points: Sequence[Point | None]) -> int:
+    """Place of the best balanced accuracy, the earliest of equals; the first place if none is known."""
+    known = {
+        place: point.balanced_accuracy
+        for place, point in enumerate(points)
+        if point is not None and point.balanced_accuracy is not None
+    }
+    return max(known, key=lambda place: (known[place], -place)) if known else 0
