@@ -1,6 +1,6 @@
 """Evaluation: truth (extrinsic) beside agreement (intrinsic)."""
 
-from knowrl_core.evaluation.assess import Assessment, assess, controls_only
+from knowrl_core.evaluation.assess import Assessment, Judge, assess, controls_only
 from knowrl_core.evaluation.benchmarks import (
     BENCHMARKS,
     Benchmark,
@@ -24,6 +24,7 @@ __all__ = [
     "Benchmark",
     "BenchmarkTask",
     "EvalTask",
+    "Judge",
     "OpenSet",
     "PredictionSink",
     "assess",

@@ -67,18 +67,22 @@ VIEWS: Final[dict[str, View]] = _all_views()
 """All views by name: each wording in both label orders."""
 
 
-def check_views(names: Sequence[str]) -> tuple[View, ...]:
+def check_views(names: Sequence[str], *, field: str = "verdict.views") -> tuple[View, ...]:
     """Return the views of these names, in their order.
+
+    Args:
+        names: The names.
+        field: The field of the config that holds them, for messages.
 
     Raises:
         InputError: No name, an unknown one, or one that stands twice.
     """
     hint = f"Known views: {', '.join(VIEWS)}."
     if not names:
-        raise InputError("verdict.views: got no view, expected at least one", hint=hint)
+        raise InputError(f"{field}: got no view, expected at least one", hint=hint)
     for place, name in enumerate(names):
         if name not in VIEWS:
-            raise InputError(f"verdict.views: got {name!r}, expected the name of a view", hint=hint)
+            raise InputError(f"{field}: got {name!r}, expected the name of a view", hint=hint)
         if name in names[:place]:
-            raise InputError(f"verdict.views: got {name!r} twice, expected each view once", hint=hint)
+            raise InputError(f"{field}: got {name!r} twice, expected each view once", hint=hint)
     return tuple(VIEWS[name] for name in names)
