@@ -23,17 +23,20 @@ from knowrl_core.config import (
     redacted,
 )
 from knowrl_core.errors import KnowrlError, StageError
-from knowrl_core.storage.layout import CLASSIFY, CONSENSUS, EVALUATE, GENERATE, UPDATE, RunPaths, stage_keys
+from knowrl_core.guards import Stop
+from knowrl_core.storage.layout import CLASSIFY, CONSENSUS, EVALUATE, GENERATE, UPDATE, RunPaths, StageKey, stage_keys
 from knowrl_core.storage.run_file import RunFile
 from tasks.classify import classify
 from tasks.consensus import consensus
 from tasks.context import RunContext
 from tasks.evaluate import evaluate
 from tasks.generate import generate
+from tasks.guarding import overruled, stop_now
 from tasks.open_run import apply_retention, open_run
 from tasks.prepare import root_folder
 from tasks.progress import current_reporter
 from tasks.update import update
+from tasks.warmup import warmup
 
 StageTask = Task[[RunContext, str, int], dict[str, Any]]
 
@@ -92,26 +95,45 @@ def train(
     flow_run_id = str(context.flow_run.id) if context and context.flow_run else None
     reporter = current_reporter()
     with open_run(resolved, reporter, repair=repair, flow_run=flow_run_id) as ctx:
-        keys = list(stage_keys(resolved.run.iterations))
+        keys = list(stage_keys(resolved.run.iterations, warmup=resolved.warmup.epochs > 0))
         pending = [key for key in keys if key not in ctx.history]
-        if pending and len(ctx.run_file.attempts) > 1:
+        stop = stop_now(ctx) if pending else None
+        if stop is not None:
+            pending = []
+        elif pending and len(ctx.run_file.attempts) > 1:
             reporter.message(
                 f"resuming at {pending[0]}: {len(keys) - len(pending)} of {len(keys)} stages are committed"
             )
+            overruled(ctx)
         elif not pending:
             reporter.message(f"all {len(keys)} stages are committed; nothing to do")
-        previous = None
-        for key in pending:
-            stage = STAGE_TASKS[key.stage].with_options(
-                retries=resolved.orchestration.retries, retry_delay_seconds=resolved.orchestration.retry_delay
-            )
-            previous = stage(
-                ctx, resolved.run.name, key.iteration, return_state=True, wait_for=[previous] if previous else None
-            )
-            if not previous.is_completed():
-                previous.result()  # raises what the stage raised
-                raise StageError(f"stage {key} ended {previous.name}, expected Completed")
-            if key.stage == EVALUATE:
-                apply_retention(ctx)
-        publish(ctx)
-        return {"run": str(ctx.paths.folder), "tracking_uri": redacted(ctx.tracker.uri)}
+        stop = stop or _do(ctx, pending)
+        ctx.stopped = stop is not None
+        publish(ctx, stop)
+        return {
+            "run": str(ctx.paths.folder),
+            "tracking_uri": redacted(ctx.tracker.uri),
+            "stopped": stop.reason if stop else None,
+        }
+
+
+def _do(ctx: RunContext, pending: list[StageKey]) -> Stop | None:
+    """Do the stages one after another, until a guard ends the run."""
+    options = ctx.config.orchestration
+    previous = None
+    for key in pending:
+        body = warmup if key.stage == UPDATE and ctx.is_warmup(key.iteration) else STAGE_TASKS[key.stage]
+        stage = body.with_options(retries=options.retries, retry_delay_seconds=options.retry_delay)
+        previous = stage(
+            ctx, ctx.config.run.name, key.iteration, return_state=True, wait_for=[previous] if previous else None
+        )
+        if not previous.is_completed():
+            previous.result()  # raises what the stage raised
+            raise StageError(f"stage {key} ended {previous.name}, expected Completed")
+        if key.stage == EVALUATE:
+            apply_retention(ctx)
+            # After the last stage there is nothing left to stop; what fired has been said.
+            stop = stop_now(ctx) if key != pending[-1] else None
+            if stop is not None:
+                return stop
+    return None

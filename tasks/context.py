@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from knowrl_core.config import Config
 from knowrl_core.errors import ArtifactError, StageError
-from knowrl_core.guards.decision import DECISION, Decision
+from knowrl_core.guards import DECISION, Decision, parent_of, read_decision
 from knowrl_core.prompts import Template
 from knowrl_core.storage.layout import EVALUATE, UPDATE, RunPaths, StageKey
 from knowrl_core.storage.manifest import FileRef, Manifest
@@ -43,6 +43,8 @@ class RunContext:
     ) -> None:
         self.config, self.inputs, self.paths, self.run_file = config, inputs, paths, run_file
         self.history, self.worker, self.tracker, self.reporter = history, worker, tracker, reporter
+        self.stopped = False
+        """A guard ended the run before its last iteration."""
 
     @property
     def seed(self) -> int:
@@ -71,13 +73,19 @@ class RunContext:
         That is the one before it, unless a guard rolled back to an earlier one. 0 stands for the initial model, without
         optimizer state and pool; iteration 0 itself starts from there.
         """
-        if iteration == 0 or not self.paths.file(StageKey(iteration - 1, EVALUATE), DECISION).exists():
-            return max(iteration - 1, 0)
-        return self.decision(iteration - 1).parent
+        return parent_of(self.paths, iteration)
 
     def decision(self, iteration: int) -> Decision:
         """What followed from an iteration's evaluation."""
-        return Decision.read(self.paths.file(StageKey(iteration, EVALUATE), DECISION))
+        return read_decision(self.paths, iteration)
+
+    def decision_refs(self, iteration: int) -> list[FileRef]:
+        """The decision that an iteration starts from as an input; iteration 0 starts from none."""
+        return [self.ref(StageKey(iteration - 1, EVALUATE), DECISION)] if iteration else []
+
+    def is_warmup(self, iteration: int) -> bool:
+        """Whether an iteration is the warm-up."""
+        return iteration == 1 and self.config.warmup.epochs > 0
 
     def checkpoint_refs(self, iteration: int) -> list[FileRef]:
         """The policy after an iteration as inputs; iteration 0 is the initial model."""
@@ -107,6 +115,14 @@ class RunContext:
         if not folder.exists():
             raise ArtifactError(f"{folder}: the checkpoint was pruned, expected one to go on from", hint=REPAIR_HINT)
         return folder
+
+    def optimizer_folder(self, iteration: int) -> Path | None:
+        """The checkpoint whose optimizer state and schedule position go on after an iteration.
+
+        None after iteration 0, and after a warm-up: its moments are those of another loss, and the schedule of the
+        policy gradient begins with the first step that follows it.
+        """
+        return None if iteration == 0 or self.is_warmup(iteration) else self.policy_folder(iteration)
 
     def policy_name(self, iteration: int) -> str:
         """The policy as the lineage names it: what it is, and the sha256 of its weights."""

@@ -10,6 +10,7 @@ from knowrl_core.config import Config
 from knowrl_core.evaluation import (
     Assessment,
     EvalTask,
+    Judge,
     OpenSet,
     PredictionSink,
     assess,
@@ -21,20 +22,23 @@ from knowrl_core.evaluation import (
     views_around,
 )
 from knowrl_core.evaluation.compare import Baseline
+from knowrl_core.evaluation.entropy import entropy_record
 from knowrl_core.storage.commit import StageWriter
-from knowrl_core.storage.layout import CONSENSUS, EVALUATE, GENERATE, StageKey
+from knowrl_core.storage.layout import CONSENSUS, EVALUATE, GENERATE, UPDATE, StageKey
 from knowrl_core.storage.manifest import FileRef
-from knowrl_core.storage.schemas import Candidate, ConsensusRecord, MetricRecord
+from knowrl_core.storage.schemas import Candidate, ConsensusRecord, MetricRecord, PredictionRecord
 from knowrl_core.verdicts import expected_steps
 from knowrl_core.worker import EngineSpec, ModelWorker
 from tasks.consensus import TABLE
 from tasks.context import RunContext
 from tasks.generate import CANDIDATES
+from tasks.guarding import ask_guards
 from tasks.judging import SetJudge
 from tasks.labelled_sets import FROZEN, PROBE, benchmark_refs, configured_sets
 from tasks.prepare import Inputs, prepare
 from tasks.progress import Reporter
 from tasks.stage import Stage, engine_slice, stage_task, verdict_slice
+from tasks.update import TRAINING
 
 INTRINSIC = "intrinsic.parquet"
 EXTRINSIC = "extrinsic.parquet"
@@ -46,6 +50,7 @@ def _config(config: Config) -> dict[str, Any]:
     return {
         "evaluation": config.evaluation.model_dump(mode="json"),
         "verdict": verdict_slice(config),
+        "guards": config.guards.model_dump(mode="json"),
         "engine": engine_slice(config),
     }
 
@@ -56,15 +61,17 @@ def _inputs(ctx: RunContext, key: StageKey) -> list[FileRef]:
     refs += ctx.template_refs([ctx.inputs.prompts.verdict(ctx.config.verdict.mode)])
     refs += ctx.checkpoint_refs(key.iteration)
     refs.append(ctx.ref(StageKey(0, GENERATE), CANDIDATES))
-    if key.iteration:
+    if key.iteration:  # what the guards look at
+        refs += [*ctx.decision_refs(key.iteration), ctx.ref(StageKey(key.iteration, UPDATE), TRAINING)]
+    if key.iteration and not ctx.is_warmup(key.iteration):
         refs.append(ctx.ref(StageKey(key.iteration, CONSENSUS), TABLE))
     return refs
 
 
 def _body(ctx: RunContext, key: StageKey, writer: StageWriter) -> None:
-    """The policy on the labelled sets (truth) and on the frozen set (agreement); agreement on the fresh tasks."""
+    """The policy on the labelled sets (truth) and on the frozen set (agreement); then the guards are asked."""
     config = ctx.config
-    sets = [probe_set(ctx.inputs, config), *configured_sets(config)]
+    probe, others = probe_set(ctx.inputs, config), configured_sets(config)
     candidates = ctx.read(StageKey(0, GENERATE), CANDIDATES, Candidate)
     frozen = take_evenly(
         [EvalTask(item.id, item.task, item.intended) for item in candidates if item.kept],
@@ -72,7 +79,8 @@ def _body(ctx: RunContext, key: StageKey, writer: StageWriter) -> None:
     )
     views = views_around(config.verdict.views[0])
     asked_again = take_evenly(frozen, config.evaluation.view_tasks) if config.evaluation.view_tasks else []
-    total = _prompts(sum(item.size for item in sets) + len(frozen), config) + len(asked_again) * len(views.names)
+    tasks = probe.size + sum(item.size for item in others) + len(frozen)
+    total = _prompts(tasks, config) + len(asked_again) * len(views.names)
     judge = SetJudge(
         ctx.engine(key.iteration),
         config,
@@ -82,7 +90,8 @@ def _body(ctx: RunContext, key: StageKey, writer: StageWriter) -> None:
         total=total,
     )
     with PredictionSink(writer.path(PREDICTIONS)) as sink:
-        extrinsic = [record for item in sets for record in _assess(item, judge, sink, config).records]
+        extrinsic = _measure_probe(probe, judge, sink, config)
+        extrinsic += [record for item in others for record in _assess(item, judge, sink, config).records]
         predictions = judge(FROZEN, frozen)
         sink.write(predictions)
         intrinsic = intrinsic_metrics(FROZEN, predictions)
@@ -92,11 +101,11 @@ def _body(ctx: RunContext, key: StageKey, writer: StageWriter) -> None:
                 sink.write(rows)
             said = [[row.predicted for row in rows] for rows in zip(*by_view, strict=True)]
             intrinsic += flip_metrics(FROZEN, views, said)
-    if key.iteration:
+    if key.iteration == 0:  # the frozen set is what the initial model wrote just now
+        intrinsic += intrinsic_metrics(FRESH, predictions)
+    elif not ctx.is_warmup(key.iteration):  # which has no tasks of its own
         consensus = ctx.read(StageKey(key.iteration, CONSENSUS), TABLE, ConsensusRecord)
         intrinsic += consensus_metrics(FRESH, consensus)
-    else:  # the frozen set is what the initial model wrote just now
-        intrinsic += intrinsic_metrics(FRESH, predictions)
     writer.write(EXTRINSIC, MetricRecord, extrinsic)
     writer.write(INTRINSIC, MetricRecord, intrinsic)
     writer.metrics |= {
@@ -104,6 +113,7 @@ def _body(ctx: RunContext, key: StageKey, writer: StageWriter) -> None:
         for row in extrinsic + intrinsic
         if row.value is not None and row.predictor == "model"
     }
+    ask_guards(ctx, key, writer)
 
 
 def evaluate_model(
@@ -136,6 +146,18 @@ def evaluate_model(
             worker.close()
 
 
+def _measure_probe(probe: OpenSet, judge: SetJudge, sink: PredictionSink, config: Config) -> list[MetricRecord]:
+    """The metrics of the probe, and the entropy of its verdicts beside them, which a guard looks at."""
+    seen: list[PredictionRecord] = []
+
+    def watched(dataset: str, tasks: Sequence[EvalTask]) -> list[PredictionRecord]:
+        rows = judge(dataset, tasks)
+        seen.extend(rows)
+        return rows
+
+    return [*_assess(probe, watched, sink, config).records, entropy_record(PROBE, seen)]
+
+
 def probe_set(inputs: Inputs, config: Config) -> OpenSet:
     """The probe, cut to ``evaluation.probe_limit``."""
     whole = from_seeds(inputs.probe)
@@ -144,7 +166,7 @@ def probe_set(inputs: Inputs, config: Config) -> OpenSet:
 
 
 def _assess(
-    item: OpenSet, judge: SetJudge, sink: PredictionSink, config: Config, baseline: Baseline | None = None
+    item: OpenSet, judge: Judge, sink: PredictionSink, config: Config, baseline: Baseline | None = None
 ) -> Assessment:
     return assess(
         item, judge, sink=sink, resamples=config.evaluation.bootstrap, seed=config.run.seed, baseline=baseline

@@ -44,23 +44,23 @@ def _inputs(ctx: RunContext, key: StageKey) -> list[FileRef]:
     refs = ctx.pin_refs("files.feasible", "files.infeasible", "files.probe")
     refs += benchmark_refs(ctx.config)
     refs += ctx.template_refs([prompts.introspect_feasible, prompts.introspect_infeasible])
-    refs += ctx.checkpoint_refs(max(key.iteration - 1, 0))
+    parent = ctx.parent(key.iteration)
+    refs += ctx.decision_refs(key.iteration)
+    refs += ctx.checkpoint_refs(parent)
     if key.iteration:
         refs.append(ctx.ref(StageKey(0, GENERATE), CANDIDATES))
-    if key.iteration > 1:
-        refs.append(ctx.ref(StageKey(key.iteration - 1, CONSENSUS), POOL))
-    return refs
+    return refs + pool_refs(ctx, parent)
 
 
 def _body(ctx: RunContext, key: StageKey, writer: StageWriter) -> None:
     """The model writes tasks that it believes feasible, and tasks that it believes infeasible, for itself."""
     config = ctx.config.introspection
-    pool = ctx.read(StageKey(key.iteration - 1, CONSENSUS), POOL, PoolRecord) if key.iteration > 1 else []
+    parent = ctx.parent(key.iteration)
+    pool = read_pool(ctx, parent)
     plan = plan_calls(
         config, ctx.inputs.seeds, pool, run_seed=ctx.seed, iteration=key.iteration, prompts=ctx.inputs.prompts
     )
-    policy = max(key.iteration - 1, 0)
-    engine = ctx.engine(policy)
+    engine = ctx.engine(parent)
     results = list(track(engine.generate([call.request for call in plan]), ctx, len(plan)))
     candidates = build_candidates(
         results,
@@ -70,7 +70,7 @@ def _body(ctx: RunContext, key: StageKey, writer: StageWriter) -> None:
         pool=pool,
         iteration=key.iteration,
         engine=engine.name,
-        policy=ctx.policy_name(policy),
+        policy=ctx.policy_name(parent),
         held_out=held_out(ctx, key),
     )
     writer.write(CANDIDATES, Candidate, candidates)

@@ -8,8 +8,6 @@ step and value of a point are those of the manifest.
 import getpass
 import math
 import os
-import re
-import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -24,17 +22,21 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.engine import make_url
 
 from knowrl_core.config import Config
-from knowrl_core.report import best_iteration, iteration_rows, probe_scores
+from knowrl_core.guards import DECISION, read_firings, standing_stop
 from knowrl_core.storage.files import sha256_json
 from knowrl_core.storage.layout import CONSENSUS, EVALUATE, UPDATE, RunPaths, StageKey
 from knowrl_core.storage.manifest import MANIFEST, Manifest
 from knowrl_core.storage.run_file import RunFile
-from tasks.summary import COLUMNS, cells
+from tasks.mlflow_note import describe
 
 PARENT_TAG = "mlflow.parentRunId"
 NOTE_TAG = "mlflow.note.content"
 KEY_TAG = "knowrl.key"
 STAGE_TAG = "stage."
+GUARDS_TAG = "knowrl.guards"
+STOPPED_TAG = "knowrl.stopped"
+TAG_LIMIT = 4_000
+"""Characters of a tag; MLflow takes 5,000 to 8,000, as the version may be."""
 
 HEADLINE = {
     CONSENSUS: {"mean_share": "consensus_share"},
@@ -54,9 +56,6 @@ GLANCE = "at_a_glance/"
 
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 """The experiment is about training a model; otherwise MLflow guesses, and asks its user."""
-
-NOTE_ROWS = 40
-"""Iterations shown in the description; MLflow takes 8,000 characters."""
 
 
 @dataclass(slots=True)
@@ -89,6 +88,7 @@ class MlflowLog:
         self._parent = ""
         self._children: dict[int, _Child] = {}
         self._seen: dict[StageKey, Manifest] = {}
+        self._described = False
         self._open_parent()
 
     def log(self, history: Mapping[StageKey, Manifest]) -> None:
@@ -101,8 +101,9 @@ class MlflowLog:
         for key in missing:
             self._log_stage(key, history[key], new[key])
         self._seen.update((key, history[key]) for key in new)
-        if any(key.stage == EVALUATE for key in missing):
-            self._client.set_tag(self._parent, NOTE_TAG, self._note(history))
+        if any(key.stage == EVALUATE for key in missing) or not self._described:
+            self._describe(history)
+            self._described = True
 
     def end(self, status: str, history: Mapping[StageKey, Manifest]) -> None:
         """Say how the attempt ended: ``FINISHED``, ``FAILED`` or ``KILLED``."""
@@ -112,6 +113,19 @@ class MlflowLog:
         # The end of the last stage, so that starting a finished run again does not make it longer.
         last = max((_milliseconds(manifest.finished) for manifest in history.values()), default=None)
         self._client.set_terminated(self._parent, status, end_time=last if status == "FINISHED" else None)
+
+    def _describe(self, history: Mapping[StageKey, Manifest]) -> None:
+        """Set what the parent run says in words; always from the whole history and today's config."""
+        stop = standing_stop(self._config.guards, self._paths, history)
+        stop = stop if stop and stop.iteration < self._config.run.iterations else None
+        firings = read_firings(self._paths, history)
+        fired = [f"it{row.iteration:03d} {row.guard} ({row.action})" for row in firings]
+        tags = {
+            NOTE_TAG: describe(self._paths, self._config.model.path, history, stop, firings),
+            GUARDS_TAG: ", ".join(fired)[-TAG_LIMIT:] or "none",
+            STOPPED_TAG: stop.reason[:TAG_LIMIT] if stop else "no",
+        }
+        self._client.log_batch(self._parent, tags=[RunTag(name, text) for name, text in tags.items()])
 
     def _find_experiment(self, database: Path | None) -> str:
         name = self._config.tracking.experiment
@@ -167,11 +181,15 @@ class MlflowLog:
         values[f"{key.stage}/seconds"] = manifest.seconds
         metrics = [Metric(name, value, moment, key.iteration) for name, value in values.items() if math.isfinite(value)]
         folder = self._paths.stage(key)
-        for file in (*sorted(folder.glob("*.parquet")), folder / MANIFEST):
+        for file in (*sorted(folder.glob("*.parquet")), *folder.glob(DECISION), folder / MANIFEST):
             self._client.log_artifact(child.run_id, str(file), artifact_path=key.stage)
         tag = f"{STAGE_TAG}{key.stage}"
         self._client.log_batch(self._parent, metrics=metrics)
-        self._client.log_batch(child.run_id, metrics=metrics, tags=[RunTag(tag, digest)])
+        tags = [RunTag(tag, digest)]
+        if key.stage == EVALUATE:
+            fired = [f"{row.guard} ({row.action}): {row.message}" for row in read_firings(self._paths, {key: manifest})]
+            tags.append(RunTag(GUARDS_TAG, "\n".join(fired)[:TAG_LIMIT] or "none"))
+        self._client.log_batch(child.run_id, metrics=metrics, tags=tags)
         child.tags[tag] = digest
         if key.stage == EVALUATE:
             self._client.set_terminated(child.run_id, "FINISHED", end_time=moment)
@@ -227,27 +245,6 @@ class MlflowLog:
         for start in range(0, len(params), 100):  # MLflow's limit for a batch
             self._client.log_batch(run_id, params=params[start : start + 100])
 
-    def _note(self, history: Mapping[StageKey, Manifest]) -> str:
-        """The description that stands on the parent run's page."""
-        name, root = self._run_file.name, str(self._paths.root)
-        best, scores = best_iteration(history), probe_scores(history)
-        lines = [
-            f"KnowRL run {_code(name)}: {_code(self._config.model.path)} learns what it can and cannot do. Iteration 0 "
-            "is the untouched model. Each iteration is a child run; the metrics of this run are by iteration.",
-            "",
-        ]
-        if best is not None:
-            start = f", iteration 0: {scores[0]:.3f}" if best and 0 in scores else ""
-            lines += [f"Best balanced accuracy on the probe: **iteration {best}** ({scores[best]:.3f}{start}).", ""]
-        lines += ["| " + " | ".join(title for title, _ in COLUMNS) + " |", "| ---: " * len(COLUMNS) + "|"]
-        rows = iteration_rows(history)
-        lines += ["| " + " | ".join(cells(row)) + " |" for row in rows[-NOTE_ROWS:]]
-        if len(rows) > NOTE_ROWS:
-            lines.append(f"\nThe last {NOTE_ROWS} of {len(rows)} iterations are shown.")
-        resume = f"knowrl resume {name} --set run.root={shlex.quote(root)}"
-        lines += ["", f"Artifacts: {_code(str(self._paths.folder))}. Go on with it: {_code(resume)}"]
-        return "\n".join(lines)[:8_000]
-
 
 def flatten(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """``{"a": {"b": 1}}`` as ``("a.b", 1)``."""
@@ -288,8 +285,3 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name
         return str(os.getuid())
-
-
-def _code(text: str) -> str:
-    """Text as Markdown code, whatever is in it."""
-    return "`" + re.sub(r"[`\s]+", " ", text) + "`"

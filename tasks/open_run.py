@@ -6,8 +6,9 @@ from contextlib import contextmanager
 
 from knowrl_core.config import Config
 from knowrl_core.errors import ArtifactError, OtherVersionError
+from knowrl_core.guards import active, last_evaluated, parent_of
 from knowrl_core.report import probe_scores
-from knowrl_core.storage.layout import EVALUATE, MAX_ITERATIONS, UPDATE, RunPaths, StageKey, stage_keys
+from knowrl_core.storage.layout import EVALUATE, MAX_ITERATIONS, STAGES, UPDATE, RunPaths, StageKey, stage_keys
 from knowrl_core.storage.lock import RunLock
 from knowrl_core.storage.manifest import Manifest
 from knowrl_core.storage.retention import CHECKPOINT, checkpoints_to_keep, prune
@@ -47,15 +48,17 @@ def open_run(
     with RunLock(paths.lock_file):
         run_file = RunFile.create(config, inputs.pins) if not paths.run_file.exists() else RunFile.read(paths)
         run_file.check_pins(config, inputs.pins)
+        run_file.check_warmup(config, begun=any(paths.stage(StageKey(1, stage)).exists() for stage in STAGES))
         if created or not paths.run_file.exists():
             run_file.write(paths)
-        keys = tuple(stage_keys(config.run.iterations))
+        warmup = config.warmup.epochs > 0
+        keys = tuple(stage_keys(config.run.iterations, warmup=warmup))
         history = verify_run(paths, keys)
         if history.problem:
             if not repair or isinstance(history.problem, OtherVersionError):
                 raise history.problem
             history = _repair(paths, keys, history.problem, keys[len(history.committed)], reporter)
-        first = str(history.next_key or _beyond(paths))
+        first = str(history.next_key or _beyond(paths, warmup=warmup))
         if history.next_key is not None:
             worker.start()  # it loads its libraries while Prefect and MLflow get ready
         for change in run_file.record_changes(config, first):
@@ -78,7 +81,7 @@ def open_run(
             tracker.open(ctx.history)
             apply_retention(ctx)
             yield ctx
-            outcome = "completed"
+            outcome = "stopped" if ctx.stopped else "completed"
         except Exception as error:
             attempt.error = f"{type(error).__name__}: {error}"[:2_000]
             raise
@@ -104,18 +107,25 @@ def _write_outcome(run_file: RunFile, paths: RunPaths, reporter: Reporter) -> No
 def apply_retention(ctx: RunContext) -> None:
     """Prune the checkpoints that the config does not keep; repeating it changes nothing."""
     updates: dict[int, Manifest] = {
-        key.iteration: manifest for key, manifest in ctx.history.items() if key.stage == UPDATE
+        key.iteration: manifest
+        for key, manifest in ctx.history.items()
+        if key.stage == UPDATE and ctx.paths.file(key, CHECKPOINT).exists()
     }
-    scores = probe_scores(ctx.history)
-    keep = checkpoints_to_keep(ctx.config.retention, {iteration: scores.get(iteration) for iteration in updates})
+    scores, last = probe_scores(ctx.history), last_evaluated(ctx.history)
+    keep = checkpoints_to_keep(
+        ctx.config.retention,
+        {iteration: scores.get(iteration) for iteration in updates},
+        parent=0 if last is None else ctx.parent(last + 1),
+        rollback="rollback" in active(ctx.config.guards).values(),
+    )
     pruned = prune(ctx.paths, updates, keep)
     if pruned:
         ctx.reporter.message(f"pruned the checkpoint of iteration {', '.join(map(str, pruned))}")
 
 
-def _beyond(paths: RunPaths) -> StageKey:
+def _beyond(paths: RunPaths, *, warmup: bool) -> StageKey:
     """The first stage that would be done if the run were longer; a change made now applies from there on."""
-    return next(key for key in stage_keys(MAX_ITERATIONS) if not paths.stage(key).exists())
+    return next(key for key in stage_keys(MAX_ITERATIONS, warmup=warmup) if not paths.stage(key).exists())
 
 
 def _repair(
@@ -127,10 +137,10 @@ def _repair(
     its own policy, are done again as well.
     """
     start = damaged
-    needed = start.iteration if start.stage == EVALUATE else start.iteration - 1
+    needed = start.iteration if start.stage == EVALUATE else parent_of(paths, start.iteration)
     while needed > 0 and not paths.file(StageKey(needed, UPDATE), CHECKPOINT).exists():
         start = StageKey(needed, UPDATE)
-        needed -= 1
+        needed = parent_of(paths, needed)
     why = "" if start == damaged else f" (the checkpoints before {damaged} were pruned)"
     reporter.warning(f"repair: {problem.message}; {start} and what follows are done again{why}")
     for key in keys[keys.index(start) :]:

@@ -45,6 +45,13 @@ def _prepare(config_json: str, _stamp: tuple[tuple[int, int], ...]) -> Inputs:
     config = Config.model_validate_json(config_json)
     check_root(root_folder(config))
     check_views(config.verdict.views)
+    if config.warmup.views:
+        check_views(config.warmup.views, field="warmup.views")
+    if config.warmup.epochs and not config.warmup.share:
+        raise InputError(
+            "warmup.share is 0.0 and warmup.epochs is above 0, expected a share above 0",
+            hint="Set warmup.share to 1 for all seeds, or warmup.epochs to 0 for no warm-up.",
+        )
     feasible, infeasible, probe_path = (seed_path(*item) for item in _seed_files(config))
     seeds = load_seeds(feasible, infeasible)
     for label in (FEASIBLE, INFEASIBLE):

@@ -22,7 +22,7 @@ _SHOWN = {
     CLASSIFY: ("tasks", "verdicts", "label_mass/mean"),
     CONSENSUS: ("mean_reward", "mean_share", "trained", "pool_size"),
     UPDATE: ("steps", "loss/mean", "kl/mean", "grad_norm/mean"),
-    EVALUATE: ("frozen/agreement", "probe/accuracy", "probe/balanced_accuracy", "probe/f1"),
+    EVALUATE: ("frozen/agreement", "probe/accuracy", "probe/balanced_accuracy", "probe/f1", "guards/fired"),
 }
 
 
@@ -32,7 +32,7 @@ def cells(row: IterationRow) -> list[str]:
     for _, name in COLUMNS:
         value = getattr(row, name)
         if name == "iteration":
-            texts.append(str(value))
+            texts.append(f"{value} (warm-up)" if row.warmup else str(value))
         elif name == "seconds":
             texts.append(duration(value))
         else:

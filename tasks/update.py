@@ -4,6 +4,7 @@ from collections import defaultdict
 from typing import Any
 
 from knowrl_core.config import Config
+from knowrl_core.config.rl import RLConfig
 from knowrl_core.rl import FlatVerdict, Rollout, UpdateJob, UpdateResult, Verdict
 from knowrl_core.rng import derive_seed
 from knowrl_core.storage.commit import StageWriter
@@ -23,6 +24,7 @@ TRAINING = "training.parquet"
 def _config(config: Config) -> dict[str, Any]:
     return {
         "rl": config.rl.model_dump(mode="json"),
+        "reference": needs_reference(config),
         "threads": config.engine.threads,
         "device": config.model.device,
     }
@@ -30,9 +32,11 @@ def _config(config: Config) -> dict[str, Any]:
 
 def _inputs(ctx: RunContext, key: StageKey) -> list[FileRef]:
     refs = [ctx.ref(StageKey(key.iteration, CONSENSUS), TABLE), ctx.ref(StageKey(key.iteration, CLASSIFY), VERDICTS)]
-    refs += ctx.checkpoint_refs(key.iteration - 1)
+    parent = ctx.parent(key.iteration)
+    refs += ctx.decision_refs(key.iteration)
+    refs += ctx.checkpoint_refs(parent)
     # The reference is the initial model, which is the policy's start as well: one line for both.
-    reference = ctx.checkpoint_refs(0) if ctx.config.rl.kl_coef > 0 and key.iteration > 1 else []
+    reference = ctx.checkpoint_refs(0) if needs_reference(ctx.config) and parent else []
     return refs + reference
 
 
@@ -40,25 +44,50 @@ def _body(ctx: RunContext, key: StageKey, writer: StageWriter) -> None:
     """REINFORCE++ on the verdicts, rewarded by agreement with the consensus."""
     rows = ctx.read(StageKey(key.iteration, CONSENSUS), TABLE, ConsensusRecord)
     verdicts = ctx.read(StageKey(key.iteration, CLASSIFY), VERDICTS, VerdictRecord)
-    rl = ctx.config.rl
-    previous = key.iteration - 1
+    factor = ctx.decision(key.iteration - 1).learning_rate_factor
+    previous = ctx.parent(key.iteration)
     job = UpdateJob(
         device="cpu",  # the worker knows what there is, and sets it
         policy_dir=ctx.policy_folder(previous),
-        reference_dir=ctx.policy_folder(0) if rl.kl_coef > 0 else None,
-        optimizer_dir=ctx.policy_folder(previous) if previous else None,
+        reference_dir=ctx.policy_folder(0) if needs_reference(ctx.config) else None,
+        optimizer_dir=ctx.optimizer_folder(previous),
         output_dir=writer.path(CHECKPOINT),
         rollouts=tuple(rollouts(rows, verdicts)),
-        rl=rl,
+        rl=scaled(ctx.config.rl, factor),
         shuffle_seed=derive_seed(ctx.seed, key.iteration, UPDATE, "order"),
+        non_finite="discard",  # a guard decides what follows, once the iteration is evaluated
     )
-    answer = ctx.worker.update(ctx.engine_spec(previous), job.model_dump(mode="json"), progress=ctx.reporter.advance)
+    run_job(ctx, writer, job, previous)
+    writer.metrics["learning_rate_factor"] = factor
+    if not writer.metrics["steps"] and not writer.metrics.get("non_finite"):
+        ctx.reporter.warning(f"{key}: no task passed the training gate; the policy is carried on unchanged")
+
+
+def run_job(ctx: RunContext, writer: StageWriter, job: UpdateJob, policy: int) -> None:
+    """Train in the worker and write what comes of it.
+
+    Args:
+        ctx: The run.
+        writer: Takes the tables and the metrics.
+        job: What to train.
+        policy: The iteration that the job starts from.
+    """
+    answer = ctx.worker.update(ctx.engine_spec(policy), job.model_dump(mode="json"), progress=ctx.reporter.advance)
     result = UpdateResult.model_validate(answer)
     writer.write(ROLLOUTS, RolloutRecord, result.rollouts)
     writer.write(TRAINING, StepRecord, result.steps)
     writer.metrics |= result.metrics
-    if not result.steps:
-        ctx.reporter.warning(f"{key}: no task passed the training gate; the policy is carried on unchanged")
+
+
+def needs_reference(config: Config) -> bool:
+    """Whether the KL to the initial model is computed: for the penalty, or for a guard that acts on it."""
+    return config.rl.kl_coef > 0 or config.guards.kl.action in ("stop", "rollback")
+
+
+def scaled(rl: RLConfig, factor: float) -> RLConfig:
+    """The config with its learning rates times a factor, so that a schedule keeps its form."""
+    rates = {"learning_rate": rl.learning_rate * factor, "min_learning_rate": rl.min_learning_rate * factor}
+    return rl.model_copy(update=rates)
 
 
 def rollouts(rows: list[ConsensusRecord], verdicts: list[VerdictRecord]) -> list[Rollout]:

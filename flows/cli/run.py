@@ -10,6 +10,7 @@ import typer
 
 from flows.cli.console import TerminalReporter, err, iterations_table, out, printable
 from flows.cli.environment import prepare_environment, start_server
+from flows.cli.guarding import find_stop, stopped
 from flows.cli.options import (
     EXIT_INTERRUPTED,
     ConfigOption,
@@ -102,11 +103,14 @@ def _go(config: Config, *, repair: bool) -> None:
 
 
 def _show(paths: RunPaths, config: Config, uri: str) -> None:
-    history = committed_manifests(paths, stage_keys(config.run.iterations))
+    history = committed_manifests(paths, stage_keys(config.run.iterations, warmup=config.warmup.epochs > 0))
     out.print(iterations_table(iteration_rows(history), f"run {config.run.name}"))
     best = best_iteration(history)
     if best is not None:
         out.print(f"best balanced accuracy on the probe: iteration {best}")
+    stop = find_stop(paths, history, config.guards, config.run.iterations)
+    if stop is not None:
+        out.print(printable(stopped(stop, paths)), soft_wrap=True)
     out.print(f"artifacts:  {printable(str(paths.folder))}", soft_wrap=True)
     if config.tracking.enabled:
         ui = f"{command('mlflow')} ui --backend-store-uri {shlex.quote(uri)}"

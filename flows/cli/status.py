@@ -8,14 +8,19 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli.console import iterations_table, out, printable
-from flows.cli.options import ConfigOption, JsonOption, SetOption, locate, resume_command
+from flows.cli.guarding import find_stop, firing_line, stopped
+from flows.cli.options import ConfigOption, JsonOption, SetOption, locate, resume_command, stored_config
 from knowrl_core.config import DEFAULT_PROFILE, load_config
 from knowrl_core.errors import KnowrlError
-from knowrl_core.report import best_iteration, iteration_rows
+from knowrl_core.guards import read_firings
+from knowrl_core.report import IterationRow, best_iteration, iteration_rows
 from knowrl_core.storage.layout import RunPaths, stage_keys
 from knowrl_core.storage.lock import is_locked
 from knowrl_core.storage.run_file import RunFile
 from knowrl_core.storage.verify import committed_manifests
+
+SHOWN = 10
+"""Firings of guards that are listed on the terminal."""
 
 
 def status(
@@ -43,8 +48,12 @@ def status(
     if json_:
         typer.echo(json.dumps(item, indent=2))
         return
-    history = committed_manifests(paths, stage_keys(item["iterations"]))
-    out.print(iterations_table(iteration_rows(history), f"run {paths.name}"))
+    out.print(iterations_table([IterationRow(**row) for row in item["rows"]], f"run {paths.name}"))
+    firings = item["guards"]
+    if len(firings) > SHOWN:
+        out.print(f"the last {SHOWN} of {len(firings)} firings of guards (--json lists all):")
+    for firing in firings[-SHOWN:]:
+        out.print(printable(firing_line(firing)), soft_wrap=True)
     out.print(printable(_sentence(item)), soft_wrap=True)
 
 
@@ -59,16 +68,17 @@ def _describe_any(paths: RunPaths) -> dict[str, Any]:
 def _describe(paths: RunPaths) -> dict[str, Any]:
     run_file = RunFile.read(paths)
     iterations = int(run_file.config["run"]["iterations"])
-    keys = list(stage_keys(iterations))
+    keys = list(stage_keys(iterations, warmup=int(run_file.config.get("warmup", {}).get("epochs", 0)) > 0))
     history = committed_manifests(paths, keys)
     last = run_file.attempts[-1] if run_file.attempts else None
     running = is_locked(paths.lock_file)
     # The outcome is written by the process itself; one that was killed could not.
+    stop = None if running else find_stop(paths, history, stored_config(paths, None).guards, iterations)
     outcome = "running" if running else ((last.outcome or "killed") if last else "not started")
     return {
         "name": paths.name,
         "folder": str(paths.folder),
-        "state": outcome,
+        "state": "stopped" if stop else outcome,
         "error": last.error if last and not running else None,
         "iterations": iterations,
         "stages_committed": len(history),
@@ -76,6 +86,8 @@ def _describe(paths: RunPaths) -> dict[str, Any]:
         "resume": resume_command(paths),
         "next_stage": next((str(key) for key in keys if key not in history), None),
         "best_iteration": best_iteration(history),
+        "stopped": stopped(stop, paths) if stop else None,
+        "guards": [dataclasses.asdict(row) for row in read_firings(paths, history)],
         "rows": [dataclasses.asdict(row) for row in iteration_rows(history)],
     }
 
@@ -84,7 +96,9 @@ def _sentence(item: dict[str, Any]) -> str:
     if "stages" not in item:
         return f"{item['state']}: {item['error']}"
     text = f"{item['state']}, {item['stages_committed']} of {item['stages']} stages committed"
-    if item["next_stage"] and item["state"] != "running":
+    if item["stopped"]:
+        text += f"\n{item['stopped']}"
+    elif item["next_stage"] and item["state"] != "running":
         text += f"; `{item['resume']}` goes on at {item['next_stage']}"
     if item["error"]:
         text += f"\nlast error: {item['error']}"

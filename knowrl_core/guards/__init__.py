@@ -2,6 +2,33 @@
 
 from knowrl_core.guards.decide import decide, point_of
 from knowrl_core.guards.decision import DECISION, Decision, Point
+from knowrl_core.guards.past import (
+    GUARD_TABLE,
+    Stop,
+    judge_iteration,
+    last_evaluated,
+    parent_of,
+    read_decision,
+    read_firings,
+    standing_stop,
+)
 from knowrl_core.guards.signals import GUARDS, active, ask
 
-__all__ = ["DECISION", "GUARDS", "Decision", "Point", "active", "ask", "decide", "point_of"]
+__all__ = [
+    "DECISION",
+    "GUARDS",
+    "GUARD_TABLE",
+    "Decision",
+    "Point",
+    "Stop",
+    "active",
+    "ask",
+    "decide",
+    "judge_iteration",
+    "last_evaluated",
+    "parent_of",
+    "point_of",
+    "read_decision",
+    "read_firings",
+    "standing_stop",
+]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from knowrl_core.storage.layout import CONSENSUS, EVALUATE, STAGES, UPDATE, StageKey
+from knowrl_core.storage.layout import CONSENSUS, EVALUATE, GENERATE, STAGES, UPDATE, StageKey
 from knowrl_core.storage.manifest import Manifest
 
 
@@ -26,6 +26,8 @@ class IterationRow:
     """Label balance: share of probe tasks called feasible."""
     seconds: float
     """Time of all committed stages."""
+    warmup: bool = False
+    """It is the supervised warm-up."""
 
 
 def iteration_rows(history: Mapping[StageKey, Manifest]) -> list[IterationRow]:
@@ -46,6 +48,7 @@ def iteration_rows(history: Mapping[StageKey, Manifest]) -> list[IterationRow]:
                 f1=evaluation.get("probe/f1"),
                 called_feasible=evaluation.get("probe/called_feasible"),
                 seconds=sum(manifest.seconds for manifest in stages.values() if manifest),
+                warmup=iteration > 0 and stages[GENERATE] is None,
             )
         )
     return rows

@@ -17,6 +17,9 @@ EVALUATE: Final = "evaluate"
 STAGES: Final = (GENERATE, CLASSIFY, CONSENSUS, UPDATE, EVALUATE)
 """The five stages of an iteration, in order."""
 
+WARMUP_STAGES: Final = (UPDATE, EVALUATE)
+"""The stages of a warm-up."""
+
 MAX_ITERATIONS: Final = 10_000
 """Most iterations of a run."""
 
@@ -44,15 +47,20 @@ class StageKey:
         return cls(int(match[1]), match[2])
 
 
-def stage_keys(iterations: int) -> Iterator[StageKey]:
+def stage_keys(iterations: int, *, warmup: bool) -> Iterator[StageKey]:
     """All stages of a run in order.
 
-    Iteration 0 has two: the initial model writes the frozen task set (``generate``) and is evaluated (``evaluate``).
+    Iteration 0 has two: the initial model writes the frozen task set (``generate``) and is evaluated (``evaluate``). A
+    warm-up is iteration 1 and has two as well: it is trained on the seeds (``update``) and evaluated.
+
+    Args:
+        iterations: Iterations after iteration 0.
+        warmup: The first of them is a warm-up.
     """
     yield StageKey(0, GENERATE)
     yield StageKey(0, EVALUATE)
     for iteration in range(1, iterations + 1):
-        for stage in STAGES:
+        for stage in WARMUP_STAGES if warmup and iteration == 1 else STAGES:
             yield StageKey(iteration, stage)
 
 

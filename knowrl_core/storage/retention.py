@@ -41,17 +41,21 @@ def pruned_files(folder: Path) -> frozenset[str]:
         raise ArtifactError(f"{path}: cannot be read: {error}") from error
 
 
-def checkpoints_to_keep(config: RetentionConfig, scores: Mapping[int, float | None]) -> set[int]:
+def checkpoints_to_keep(
+    config: RetentionConfig, scores: Mapping[int, float | None], *, parent: int = 0, rollback: bool = False
+) -> set[int]:
     """Which iterations keep their checkpoint.
 
     Args:
         config: The rules.
         scores: Balanced accuracy on the probe for each iteration that has a checkpoint; None if not evaluated yet.
+        parent: Iteration that the next one starts from; it is kept whatever the rules say.
+        rollback: A guard may roll back to the best, which is kept then, too.
     """
     iterations = sorted(scores)
-    keep = set(iterations[-config.keep_last :])
+    keep = set(iterations[-config.keep_last :]) | ({parent} & scores.keys())
     known = {iteration: score for iteration, score in scores.items() if score is not None}
-    if config.keep_best and known:
+    if (config.keep_best or rollback) and known:
         # The earliest of equals: later ones have drifted further from the reference for nothing.
         keep.add(max(known, key=lambda iteration: (known[iteration], -iteration)))
     if config.keep_every:

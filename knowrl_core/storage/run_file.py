@@ -34,7 +34,7 @@ class Attempt(_Part):
     versions: dict[str, str]
     ended: str | None = None
     outcome: str | None = None
-    """completed, failed, interrupted, or killed (found out by the next attempt)."""
+    """completed, stopped (by a guard), failed, interrupted, or killed (found out by the next attempt)."""
     error: str | None = None
 
 
@@ -128,6 +128,25 @@ class RunFile(_Part):
             raise InputError(
                 f"run {self.name!r} cannot go on with another past:\n" + "\n".join(problems),
                 hint="Undo the change, or start a new run with --set run.name=NEW.",
+            )
+
+    def check_warmup(self, config: Config, *, begun: bool) -> None:
+        """Refuse to turn the warm-up on or off once iteration 1 has begun: it has other stages with it.
+
+        Args:
+            config: The new config.
+            begun: Iteration 1 has a committed stage.
+
+        Raises:
+            InputError: Naming the field and the way out.
+        """
+        old, new = int(self.config.get("warmup", {}).get("epochs", 0)), config.warmup.epochs
+        if begun and (old > 0) != (new > 0):
+            expected = f"more than 0, as before ({old})" if old else "0, as before"
+            raise InputError(
+                f"warmup.epochs: got {new}, expected {expected}: iteration 1 of run {self.name!r} is "
+                f"{'the warm-up' if old else 'no warm-up'} and has begun",
+                hint=f"Go on with --set warmup.epochs={old}, or start a new run with --set run.name=NEW.",
             )
 
     def record_changes(self, config: Config, first_stage: str | None) -> list[ConfigChange]:

@@ -77,7 +77,7 @@ class Finished:
     def __init__(self, root):
         self.root, self.paths = root, RunPaths(root, "smoke")
         self.run_file = RunFile.read(self.paths)
-        self.history = committed_manifests(self.paths, stage_keys(ITERATIONS))
+        self.history = committed_manifests(self.paths, stage_keys(ITERATIONS, warmup=False))
 
     def tracker(self, uri="auto", reporter=None, run_file=None):
         config = build_config(deep_merge(self.run_file.config, {"tracking": {"uri": uri}}))

@@ -18,3 +18,8 @@ def test_undefined_values_are_shown_as_such():
     row = IterationRow(3, None, 0.5, 1.0, 0.25, None, 0.0, 0.125, 12.0)
     assert cells(row) == ["3", "-", "0.500", "1.000", "0.250", "-", "0.000", "0.125", "12.0 s"]
     assert len(COLUMNS) == len(cells(row))
+
+
+def test_a_warm_up_is_marked():
+    row = IterationRow(1, None, None, 1.0, 0.25, None, 0.0, 0.125, 12.0, warmup=True)
+    assert cells(row)[0] == "1 (warm-up)"

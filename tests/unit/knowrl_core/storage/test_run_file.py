@@ -53,6 +53,24 @@ def test_changed_seeds_are_refused():
             run_file.check_pins(load_config("smoke"), {**PINS, name: "q" * 64})
 
 
+@pytest.mark.parametrize(("before", "after"), [(0, 2), (2, 0)])
+def test_the_warm_up_cannot_be_turned_on_or_off_once_iteration_1_has_begun(before, after):
+    run_file = RunFile.create(load_config("smoke", [f"warmup.epochs={before}"]), PINS)
+    other = load_config("smoke", [f"warmup.epochs={after}"])
+    run_file.check_warmup(other, begun=False)
+    with pytest.raises(InputError, match=r"warmup\.epochs") as caught:
+        run_file.check_warmup(other, begun=True)
+    assert f"--set warmup.epochs={before}" in caught.value.hint
+    assert "run.name=NEW" in caught.value.hint
+
+
+def test_a_longer_warm_up_is_a_change_like_any_other():
+    run_file = RunFile.create(load_config("smoke", ["warmup.epochs=2"]), PINS)
+    run_file.check_warmup(load_config("smoke", ["warmup.epochs=3"]), begun=True)
+    del run_file.config["warmup"]  # a run that knows of none has none
+    run_file.check_warmup(load_config("smoke"), begun=True)
+
+
 def test_another_way_to_name_the_same_model_is_no_change_of_the_past():
     run_file = RunFile.create(load_config("smoke"), PINS)
     run_file.check_pins(load_config("smoke", ["model.path=./moved"]), PINS)

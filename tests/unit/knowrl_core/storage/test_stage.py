@@ -42,11 +42,11 @@ def chain(paths):
 
 
 def verify(paths):
-    return verify_run(paths, stage_keys(0))
+    return verify_run(paths, stage_keys(0, warmup=False))
 
 
 def test_stage_order():
-    keys = [str(key) for key in stage_keys(1)]
+    keys = [str(key) for key in stage_keys(1, warmup=False)]
     assert keys == [
         "000/generate",
         "000/evaluate",
@@ -56,6 +56,18 @@ def test_stage_order():
         "001/update",
         "001/evaluate",
     ]
+    assert [str(key) for key in stage_keys(2, warmup=True)] == [
+        "000/generate",
+        "000/evaluate",
+        "001/update",
+        "001/evaluate",
+        "002/generate",
+        "002/classify",
+        "002/consensus",
+        "002/update",
+        "002/evaluate",
+    ]
+    assert list(stage_keys(0, warmup=True)) == list(stage_keys(0, warmup=False))
     assert StageKey.parse("7/update") == StageKey(7, "update")
     with pytest.raises(InputError, match="expected ITERATION/STAGE"):
         StageKey.parse("7/../x")
@@ -118,7 +130,7 @@ def test_a_sound_history_stands(paths):
     assert history.problem is None
     assert history.next_key is None
     assert history.committed == {FIRST: first, SECOND: second}
-    assert committed_manifests(paths, stage_keys(0)) == history.committed
+    assert committed_manifests(paths, stage_keys(0, warmup=False)) == history.committed
 
 
 def truncate(file):
@@ -176,6 +188,10 @@ def test_which_checkpoints_stay():
     assert checkpoints_to_keep(RetentionConfig(keep_last=1), scores) == {2, 6}
     assert checkpoints_to_keep(RetentionConfig(keep_last=1, keep_best=False, keep_every=2), scores) == {2, 4, 6}
     assert checkpoints_to_keep(keep_last, {}) == set()
+    # Where the next iteration starts is kept whatever the rules say, and the best as long as a guard may go back to it.
+    assert checkpoints_to_keep(keep_last, scores, parent=3) == {3, 5, 6}
+    assert checkpoints_to_keep(keep_last, scores, parent=0) == {5, 6}
+    assert checkpoints_to_keep(keep_last, scores, rollback=True) == {2, 5, 6}
 
 
 def test_a_pruned_checkpoint_is_not_damage(paths):

@@ -1,0 +1,77 @@
+"""The description that stands on a run's page in MLflow."""
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+
+from knowrl_core.guards import Stop, read_decision
+from knowrl_core.report import best_iteration, iteration_rows, probe_scores
+from knowrl_core.storage.layout import EVALUATE, RunPaths, StageKey
+from knowrl_core.storage.manifest import Manifest
+from knowrl_core.storage.schemas import GuardRecord
+from tasks.summary import COLUMNS, cells
+
+ROWS = 40
+"""Iterations shown; MLflow takes 8,000 characters."""
+
+FIRINGS = 10
+"""Firings of guards shown."""
+
+
+def describe(
+    paths: RunPaths,
+    model: str,
+    history: Mapping[StageKey, Manifest],
+    stop: Stop | None,
+    firings: Sequence[GuardRecord],
+) -> str:
+    """The description, in Markdown.
+
+    Args:
+        paths: The run.
+        model: The initial model as the config names it.
+        history: Its committed stages.
+        stop: Why a guard ended it, if one did.
+        firings: All firings of its guards.
+    """
+    best, scores = best_iteration(history), probe_scores(history)
+    lines = [
+        f"KnowRL run {_code(paths.name)}: {_code(model)} learns what it can and cannot do. Iteration 0 "
+        "is the untouched model. Each iteration is a child run; the metrics of this run are by iteration.",
+        "",
+    ]
+    if best is not None:
+        start = f", iteration 0: {scores[0]:.3f}" if best and 0 in scores else ""
+        lines += [f"Best balanced accuracy on the probe: **iteration {best}** ({scores[best]:.3f}{start}).", ""]
+    lines += _guards(paths, history, stop, firings)
+    lines += ["| " + " | ".join(title for title, _ in COLUMNS) + " |", "| ---: " * len(COLUMNS) + "|"]
+    rows = iteration_rows(history)
+    lines += ["| " + " | ".join(cells(row)) + " |" for row in rows[-ROWS:]]
+    if len(rows) > ROWS:
+        lines.append(f"\nThe last {ROWS} of {len(rows)} iterations are shown.")
+    resume = f"knowrl resume {paths.name} --set run.root={shlex.quote(str(paths.root))}"
+    lines += ["", f"Artifacts: {_code(str(paths.folder))}. Go on with it: {_code(resume)}"]
+    return "\n".join(lines)[:8_000]
+
+
+def _guards(
+    paths: RunPaths, history: Mapping[StageKey, Manifest], stop: Stop | None, firings: Sequence[GuardRecord]
+) -> list[str]:
+    """Paragraphs on what the guards saw and did."""
+    lines = []
+    if stop:
+        lines += [f"**Stopped by a guard after iteration {stop.iteration}**: {_code(stop.reason)}", ""]
+    if firings:
+        shown = [f"iteration {row.iteration} {_code(row.guard)} ({row.action})" for row in firings[-FIRINGS:]]
+        earlier = f"{len(firings) - len(shown)} earlier, " if len(firings) > len(shown) else ""
+        lines += [f"Guards fired: {earlier}{', '.join(shown)}.", ""]
+    evaluated = [key.iteration for key in history if key.stage == EVALUATE]
+    rollbacks = read_decision(paths, max(evaluated)).rollbacks if evaluated else 0
+    if rollbacks:
+        lines += [f"Rollbacks so far: {rollbacks}.", ""]
+    return lines
+
+
+def _code(text: str) -> str:
+    """Text as Markdown code, whatever is in it."""
+    return "`" + re.sub(r"[`\s]+", " ", text) + "`"

@@ -1,0 +1,96 @@
+"""Retention and repair follow the parents of iterations, not their numbers."""
+
+import pytest
+
+from knowrl_core.config import RetentionConfig
+from knowrl_core.guards import parent_of
+from knowrl_core.storage.layout import EVALUATE, GENERATE, UPDATE, StageKey
+from knowrl_core.storage.verify import verify_run
+from tasks.open_run import _repair, apply_retention
+from tasks.progress import SilentReporter
+from tests.unit.knowrl_core.guards.runs import Run
+
+ROLLBACK = {"label_balance": {"action": "rollback"}}
+LAST_ONLY = RetentionConfig(keep_last=1, keep_best=False)
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(tmp_path)
+
+
+def kept(run):
+    return [key.iteration for key in run.history if run.paths.file(key, "checkpoint").exists()]
+
+
+def repair(run, damaged):
+    keys = tuple(run.history)
+    run.paths.file(damaged, "manifest.json").unlink()
+    history = verify_run(run.paths, keys)
+    return _repair(run.paths, keys, history.problem, keys[len(history.committed)], SilentReporter())
+
+
+def test_the_best_is_kept_while_a_guard_may_go_back_to_it(run):
+    run.configure(**ROLLBACK)
+    for number, truth in enumerate((0.5, 0.8, 0.7, 0.6)):
+        run.iteration(number, truth)
+        apply_retention(run.context(LAST_ONLY))
+    assert kept(run) == [1, 3]
+    run.configure()
+    apply_retention(run.context(LAST_ONLY))
+    assert kept(run) == [3]
+
+
+def test_the_parent_of_the_next_iteration_is_kept(run):
+    run.configure(**ROLLBACK)
+    for number, truth in enumerate((0.5, 0.8, 0.7)):
+        run.iteration(number, truth)
+        apply_retention(run.context(LAST_ONLY))
+    run.iteration(3, 0.6, called=1.0)
+    run.configure()  # and nothing rolls back any more
+    apply_retention(run.context(LAST_ONLY))
+    assert parent_of(run.paths, 4) == 1
+    assert kept(run) == [1, 3]
+    run.iteration(4, 0.7)
+    apply_retention(run.context(LAST_ONLY))
+    assert kept(run) == [4]
+
+
+def test_the_parent_is_kept_while_its_successor_is_not_evaluated(run):
+    run.configure(**ROLLBACK)
+    for number, truth in enumerate((0.5, 0.8, 0.7)):
+        run.iteration(number, truth)
+    run.iteration(3, 0.6, called=1.0)
+    run.iteration(4, 0.7)
+    del run.history[StageKey(4, EVALUATE)]
+    run.configure()
+    apply_retention(run.context(LAST_ONLY))
+    assert kept(run) == [1, 4]
+
+
+def test_repair_needs_the_checkpoint_of_the_parent(run):
+    run.configure(**ROLLBACK)
+    for number, truth in enumerate((0.5, 0.8, 0.7)):
+        run.iteration(number, truth)
+    run.iteration(3, 0.6, called=1.0)
+    run.iteration(4, 0.7)
+    apply_retention(run.context(RetentionConfig(keep_last=1)))
+    assert kept(run) == [1, 4]
+    # Iteration 4 began with the checkpoint of 1, which is there; that of 3 is not needed.
+    assert repair(run, StageKey(4, GENERATE)).next_key == StageKey(4, GENERATE)
+
+
+def test_repair_steps_back_along_the_parents(run):
+    run.configure(**ROLLBACK)
+    for number, truth in enumerate((0.5, 0.8, 0.7)):
+        run.iteration(number, truth)
+    run.iteration(3, 0.6, called=1.0)
+    run.iteration(4, 0.9)
+    run.iteration(5, 0.9)
+    apply_retention(run.context(LAST_ONLY))
+    run.configure()
+    apply_retention(run.context(LAST_ONLY))
+    assert kept(run) == [5]
+    # 5 began with 4, and 4 with 1: both were pruned.
+    assert repair(run, StageKey(5, GENERATE)).next_key == StageKey(1, UPDATE)
+    assert not run.paths.stage(StageKey(2, GENERATE)).exists()
