@@ -146,8 +146,9 @@ class RLConfig(Section):
     max_prompt_tokens: Annotated[int, Field(ge=16, le=1_048_576)] = 1024
     """Longest prompt trained on, in tokens; tasks above it are left out of the update and counted."""
 
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of forward and backward (bf16 through autocast; weights and optimizer stay fp32)."""
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    """Arithmetic of forward and backward (bf16 through autocast; weights and optimizer stay fp32). ``auto``: bf16 where
+    the hardware multiplies it natively, else fp32; emulated, bf16 is many times slower."""
 
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""

@@ -12,9 +12,23 @@ import numpy as np
 
 from knowrl_core.errors import InputError
 from knowrl_core.rl.experience import Floats, Ints
+from knowrl_core.rl.kl import Estimator, kl_estimate
 
 VARIANCE_FLOOR: Final = 1e-8
 """Smallest variance that whitening divides by, as in OpenRLHF (``var.clamp(min=1e-8).rsqrt()``)."""
+
+GROUP_EPSILON: Final = 1e-4
+"""Added to a group's standard deviation, as in TRL's GRPO trainer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Penalty:
+    """The KL penalty that goes into the token rewards."""
+
+    coef: float
+    """Its weight; 0 for none."""
+    estimator: Estimator = "k1"
+    """How the KL is estimated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,32 +40,30 @@ class RolloutBatch:
     lengths: Ints
     """[V] response tokens of each verdict, all at least 1, together N."""
     tasks: Ints
-    """[V] the task that each verdict belongs to; algorithms with group baselines group by it."""
+    """[V] the task that each verdict belongs to: the group of the algorithms with group baselines."""
     policy: Floats
     """[N] log-probabilities by the policy before the first step."""
     reference: Floats | None
-    """[N] log-probabilities by the reference; None turns the KL penalty off."""
+    """[N] log-probabilities by the reference; None turns the penalty off."""
 
 
-Algorithm = Callable[[RolloutBatch, float], Floats]
-"""``(batch, kl_coef) -> advantages [N]``."""
+Algorithm = Callable[[RolloutBatch, Penalty], Floats]
+"""``(batch, penalty) -> advantages [N]``."""
 
 
-def k1(policy: Floats, reference: Floats) -> Floats:
-    """Estimate of KL(policy || reference) for tokens drawn from the policy: ``log policy - log reference``.
+def token_rewards(batch: RolloutBatch, rewards: Floats, penalty: Penalty) -> Floats:
+    """[N] ``r_t = [t is the last token] R - coef * KL_t`` (REINFORCE++, arXiv 2501.03262, equations 8 and 9).
 
-    Unbiased; single values may be negative (Schulman 2020, "Approximating KL Divergence", estimator k1).
+    Args:
+        batch: The verdicts.
+        rewards: [V] the R, already shaped by the algorithm.
+        penalty: The KL penalty.
     """
-    return policy - reference
-
-
-def token_rewards(batch: RolloutBatch, kl_coef: float) -> Floats:
-    """[N] ``r_t = [t is the last token] R - kl_coef * k1_t`` (REINFORCE++, arXiv 2501.03262, equations 8 and 9)."""
-    rewards = np.zeros(int(batch.lengths.sum()))
-    if batch.reference is not None:
-        rewards -= kl_coef * k1(batch.policy, batch.reference)
-    rewards[np.cumsum(batch.lengths) - 1] += batch.rewards
-    return rewards
+    values = np.zeros(int(batch.lengths.sum()))
+    if batch.reference is not None and penalty.coef:
+        values -= penalty.coef * kl_estimate(batch.policy, batch.reference, penalty.estimator)
+    values[np.cumsum(batch.lengths) - 1] += rewards
+    return values
 
 
 def returns_to_go(rewards: Floats, lengths: Ints) -> Floats:
@@ -71,12 +83,63 @@ def whiten(values: Floats) -> Floats:
     return np.asarray(centred / np.sqrt(max(float(np.mean(centred**2)), VARIANCE_FLOOR)), dtype=np.float64)
 
 
-def reinforce_pp(batch: RolloutBatch, kl_coef: float) -> Floats:
+def by_task(batch: RolloutBatch, shape: Callable[[Floats], Floats]) -> Floats:
+    """[V] the rewards of each task, shaped together."""
+    shaped = np.empty_like(batch.rewards)
+    for task in np.unique(batch.tasks):
+        own = batch.tasks == task
+        shaped[own] = shape(batch.rewards[own])
+    return shaped
+
+
+def centred(rewards: Floats) -> Floats:
+    """``R_i - mean(R)``; exact zeros for equal rewards."""
+    return np.zeros_like(rewards) if rewards.min() == rewards.max() else rewards - rewards.mean()
+
+
+def standardised(rewards: Floats) -> Floats:
+    """``(R_i - mean(R)) / (std(R) + 1e-4)`` with the unbiased deviation (divided by n - 1), as TRL does.
+
+    Zeros for equal rewards and for a group of one.
+    """
+    if len(rewards) < 2:
+        return np.zeros_like(rewards)
+    return centred(rewards) / (float(rewards.std(ddof=1)) + GROUP_EPSILON)
+
+
+def left_out_mean(rewards: Floats) -> Floats:
+    """``R_i - mean over j != i of R_j = (R_i - mean(R)) n / (n - 1)``; zeros for a group of one."""
+    if len(rewards) < 2:
+        return np.zeros_like(rewards)
+    return centred(rewards) * (len(rewards) / (len(rewards) - 1))
+
+
+def reinforce_pp(batch: RolloutBatch, penalty: Penalty) -> Floats:
     """REINFORCE++ (arXiv 2501.03262): returns of the penalised token rewards, whitened over the batch's tokens."""
-    return whiten(returns_to_go(token_rewards(batch, kl_coef), batch.lengths))
+    return whiten(returns_to_go(token_rewards(batch, batch.rewards, penalty), batch.lengths))
 
 
-ALGORITHMS: Final[dict[str, Algorithm]] = {"reinforce++": reinforce_pp}
+def reinforce_pp_baseline(batch: RolloutBatch, penalty: Penalty) -> Floats:
+    """REINFORCE++-baseline (same paper, section 3): the task's mean reward is subtracted before the whitening."""
+    return whiten(returns_to_go(token_rewards(batch, by_task(batch, centred), penalty), batch.lengths))
+
+
+def grpo(batch: RolloutBatch, penalty: Penalty) -> Floats:
+    """GRPO (Shao et al. 2024, arXiv 2402.03300, equation 3 and section 4.1.2): standardised within the task."""
+    return returns_to_go(token_rewards(batch, by_task(batch, standardised), penalty), batch.lengths)
+
+
+def rloo(batch: RolloutBatch, penalty: Penalty) -> Floats:
+    """RLOO (Ahmadian et al. 2024, arXiv 2402.14740, equation 8): the mean of the task's other rewards subtracted."""
+    return returns_to_go(token_rewards(batch, by_task(batch, left_out_mean), penalty), batch.lengths)
+
+
+ALGORITHMS: Final[dict[str, Algorithm]] = {
+    "reinforce++": reinforce_pp,
+    "reinforce++-baseline": reinforce_pp_baseline,
+    "grpo": grpo,
+    "rloo": rloo,
+}
 """Every algorithm by the name that the config uses."""
 
 

@@ -4,8 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from knowrl_core.config.rl import RLConfig
+from knowrl_core.rl.balance import spread
 from knowrl_core.rl.experience import Experience
-from knowrl_core.rl.packing import PackedPass, pack
+from knowrl_core.rl.packing import pack
+from knowrl_core.rl.tree import PackedPass
 from knowrl_core.rng import stream
 
 
@@ -28,10 +30,19 @@ class MiniBatch:
         return sum(len(packed.target) for packed in self.passes)
 
 
-def rollout_batches(n_tasks: int, *, size: int, seed: int) -> list[tuple[int, ...]]:
-    """Shuffled task indices in batches of ``size`` (the last may be smaller): what is whitened together."""
-    order = [int(i) for i in stream(seed, "order").permutation(n_tasks)]
-    return [tuple(order[i : i + size]) for i in range(0, n_tasks, size)]
+def rollout_batches(labels: Sequence[str | None], *, size: int, seed: int, balance: bool) -> list[tuple[int, ...]]:
+    """Shuffled task indices in batches of ``size`` (the last may be smaller): what is whitened together.
+
+    Args:
+        labels: Label of each task.
+        size: Tasks a batch.
+        seed: Stream of the order.
+        balance: Spread each label evenly over the batches.
+    """
+    order = [int(i) for i in stream(seed, "order").permutation(len(labels))]
+    if balance:
+        order = spread([[i for i in order if labels[i] == kind] for kind in sorted(set(labels), key=str)])
+    return [tuple(order[i : i + size]) for i in range(0, len(order), size)]
 
 
 def mini_batches(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,11 @@ class Experience:
     engine: Floats
     """[N] by the engine, when the tokens were sampled."""
     policy: Floats = field(default_factory=lambda: np.empty(0))
-    """[N] by the policy, recomputed before the first step ("old")."""
+    """[N] by the policy, recomputed before the first step."""
+    old: Floats = field(default_factory=lambda: np.empty(0))
+    """[N] what ratios are taken to: ``policy`` or ``engine``."""
+    importance: Floats | None = None
+    """[N] truncated importance weights of the engine's samples; None for 1."""
     reference: Floats | None = None
     """[N] by the reference, if there is one."""
     advantages: Floats = field(default_factory=lambda: np.empty(0))
@@ -46,6 +51,33 @@ class Experience:
     def n_tokens(self) -> int:
         """N."""
         return int(self.starts[-1])
+
+    @property
+    def lengths(self) -> Ints:
+        """[V] response tokens of each verdict."""
+        return np.diff(self.starts)
+
+    @property
+    def token_labels(self) -> list[str | None]:
+        """[N] the label of the task that each token belongs to."""
+        labels = [self.rollouts[task].label for task in self.task]
+        return [label for label, length in zip(labels, self.lengths, strict=True) for _ in range(length)]
+
+    def weights(self, tasks: Sequence[int], mean: Literal["token", "sequence"]) -> Floats:
+        """[N] share of each token in the mean over some tasks; 0 outside of them.
+
+        Args:
+            tasks: Tasks of the optimizer step.
+            mean: ``token``: 1 / tokens. ``sequence``: 1 / (verdicts * tokens of the verdict).
+        """
+        verdicts, tokens = self.select(tasks)
+        shares = np.zeros(self.n_tokens)
+        if mean == "token":
+            shares[tokens] = 1.0 / len(tokens)
+        else:
+            lengths = self.lengths[verdicts]
+            shares[tokens] = np.repeat(1.0 / (len(verdicts) * lengths), lengths)
+        return shares
 
     def select(self, tasks: Sequence[int]) -> tuple[Ints, Ints]:
         """Verdicts [v] and tokens [n] of some tasks, as indices in ascending order."""

@@ -1,76 +1,80 @@
 """One packed forward pass through any Hugging Face causal language model."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal, cast
+from contextlib import contextmanager, nullcontext
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from knowrl_core.errors import StageError
-from knowrl_core.rl.packing import PackedPass
+from knowrl_core.rl.attention import use_packed_attention
+from knowrl_core.rl.head import TokenOutput, has_plain_head, head_outputs, logit_outputs
+from knowrl_core.rl.tree import PackedPass
 
 Precision = Literal["fp32", "bf16"]
 
 
-@dataclass(frozen=True, slots=True)
-class TokenOutput:
-    """What the model says of the ``N`` response tokens of a pass; float32 (float64 for a float64 model)."""
+class PackedModel:
+    """A model that computes packed passes.
 
-    logprobs: Tensor
-    """[N] natural log-probabilities, with gradient where it is enabled."""
-    entropy: Tensor
-    """[N] entropy of the distribution that each token was drawn from, in nats; never with gradient."""
+    Args:
+        model: Any causal language model of transformers, float32.
+        precision: Arithmetic of the layers (bf16 through autocast).
+        module: What is called for the body, if it is a wrapper around the model (DeepSpeed's engine).
+    """
 
+    def __init__(self, model: PreTrainedModel, precision: Precision, *, module: Any = None) -> None:
+        self.model = model
+        self.precision = precision
+        self._module = module or model
+        self._plain_head = module is None and has_plain_head(model)
+        use_packed_attention(model)
 
-def token_outputs(model: PreTrainedModel, packed: PackedPass, *, precision: Precision) -> TokenOutput:
-    """Run one pass. ``packed`` may be on any device; the results are on the model's."""
-    packed = packed.to(model.device)
-    with arithmetic(model, precision):
-        logits: Tensor = model(
-            input_ids=packed.input_ids[None],
-            attention_mask=packed.mask(),
-            position_ids=packed.position_ids[None],
-            logits_to_keep=packed.keep,
-            use_cache=False,
-        ).logits[0]  # [R, vocabulary]
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    normaliser = torch.logsumexp(logits, dim=-1)  # [R]
-    logprobs = logits[packed.row, packed.target] - normaliser[packed.row]
-    with torch.no_grad():
-        probabilities = torch.exp(logits - normaliser[:, None])
-        entropy = normaliser - torch.linalg.vecdot(probabilities, logits)  # [R]
-    return TokenOutput(logprobs, entropy[packed.row])
+    def __call__(self, packed_pass: PackedPass) -> TokenOutput:
+        """Run one pass, which may be on any device; the results are on the model's."""
+        part = packed_pass.to(self.model.device)
+        inputs = {
+            "input_ids": part.input_ids[None],
+            "position_ids": part.position_ids[None],
+            "use_cache": False,
+            "packed_blocks": part.blocks,
+        }
+        if self._plain_head:
+            with self._autocast():
+                states: Tensor = self.model.base_model(**inputs)[0][0]
+            head = cast(nn.Linear, self.model.get_output_embeddings())  # type: ignore[no-untyped-call]
+            narrow = torch.bfloat16 if self.precision == "bf16" else None
+            kept = states.index_select(0, part.keep)
+            return head_outputs(kept, head, part.row, part.target, backward_dtype=narrow)
+        with self._autocast(), full_precision_head(self.model, self.precision):
+            logits: Tensor = self._module(**inputs, logits_to_keep=part.keep).logits[0]
+        return logit_outputs(logits, part.row, part.target)
+
+    def _autocast(self) -> Any:
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.model.device.type, dtype=torch.bfloat16)
 
 
 @contextmanager
-def arithmetic(model: PreTrainedModel, precision: Precision) -> Iterator[None]:
-    """Autocast to bf16 if asked for, except for the LM head.
-
-    With 8 bits of mantissa a logit of 20 is off by up to 0.06, and so would be every log-probability and ratio. The
-    head runs on few positions here, so float32 costs next to nothing there.
-    """
-    if precision == "fp32":
+def full_precision_head(model: PreTrainedModel, precision: Precision) -> Iterator[None]:
+    """Let the LM head compute in float32 under autocast (see ``head.py`` for the reason)."""
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    if precision == "fp32" or type(head) is not nn.Linear:
         yield
         return
-    device = model.device.type
-    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
 
-    def full_precision(hidden: Tensor) -> Tensor:
-        with torch.autocast(device, enabled=False):
+    def forward(hidden: Tensor) -> Tensor:
+        with torch.autocast(hidden.device.type, enabled=False):
             return nn.functional.linear(hidden.float(), head.weight, head.bias)
 
-    patched = type(head) is nn.Linear
-    if patched:
-        head.forward = full_precision  # on the instance only: shadows the class's method until it is deleted
+    head.forward = forward  # type: ignore[method-assign, assignment] # on the instance only: shadows the class's method until it is deleted
     try:
-        with torch.autocast(device, dtype=torch.bfloat16):
-            yield
+        yield
     finally:
-        if patched:
-            del head.forward
+        del head.forward
 
 
 def check_model_fits(model: PreTrainedModel, *, longest: int, largest_token: int) -> None:

@@ -1,29 +1,32 @@
-"""Shared-prefix packing: each prompt once, its responses after it, several prompts in one sequence.
+"""Prefix packing: what several responses or several prompts begin with is computed once.
 
-A pass holds one packed sequence of ``T`` tokens (batch size 1)::
+A pass holds one flat sequence of ``T`` tokens. Prompts of the same template begin alike: their common beginning is a
+*root*. Behind it stand *units*, each the rest of a prompt with a trie of its responses::
 
-    tokens     p p p p a a a b b | q q q c c d
-    position   0 1 2 3 4 5 6 4 5 | 0 1 2 3 4 3
-    segment    0 0 0 0 0 0 0 0 0 | 1 1 1 1 1 1      which prompt
-    branch     0 0 0 0 1 1 1 2 2 | 0 0 0 1 1 2      0: the prompt; 1, 2, ...: its responses
+    tokens     r r r r | p p p a a a b b | q q c c d |
+    position   0 1 2 3 | 4 5 6 7 8 9 8 9 | 4 5 6 7 6 |
+    parent     - 0 1 2 | 3 4 5 6 7 8 7 . | 3 . . . . |      the token that it follows
 
-A token sees the earlier tokens of its own prompt and of its own branch and nothing else, at the positions that they
-would have in a sequence of their own. So every response token gets the logits, and every weight the gradient, of the
-plain form of one sequence a response. Three things are computed once that the plain form repeats:
+A token sees its ancestors and itself and nothing else, at the positions that they would have in a sequence of their
+own. So every response token gets the logits, and every weight the gradient, of the plain form of one sequence a
+response. Computed once are therefore
 
-* the prompt, whatever the number of its responses;
-* responses of the same tokens (constrained verdicts have only two), whose log-probabilities are gathered for each
-  verdict: the backward pass adds up their weights;
-* the logits of the last prompt token, which predicts the first token of every response.
+* the common beginning of prompts (instructions, few-shot examples),
+* each prompt, whatever the number of its responses,
+* what responses to a prompt have in common; constrained verdicts have only two forms altogether,
+* the logits of a token, whatever the number of responses that go on from it.
 
 The last token of a response predicts nothing that is trained on and is left out.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Final
 
-import torch
-from torch import Tensor
+from knowrl_core.rl.tree import PackedPass, Unit, lay_out
+
+SHORTEST_ROOT: Final = 8
+"""A common beginning with fewer tokens is not worth a block of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +42,8 @@ class PromptUnit:
 
     @property
     def packed_length(self) -> int:
-        """Tokens that this unit takes in a packed sequence."""
-        return len(self.prompt) + sum(len(response) - 1 for response in dict.fromkeys(self.responses))
+        """Tokens that this unit takes in a packed sequence by itself."""
+        return len(self.prompt) + len({r[:end] for r in self.responses for end in range(1, len(r))})
 
     @property
     def plain_length(self) -> int:
@@ -48,91 +51,83 @@ class PromptUnit:
         return sum(len(self.prompt) + len(response) for response in self.responses)
 
 
-@dataclass(frozen=True, slots=True)
-class PackedPass:
-    """One forward pass: ``T`` packed tokens, ``R`` of them with logits, ``N`` response tokens trained on."""
-
-    input_ids: Tensor
-    """[T] tokens."""
-    position_ids: Tensor
-    """[T] place of each token in its own prompt + response."""
-    segment: Tensor
-    """[T] number of the prompt."""
-    branch: Tensor
-    """[T] 0 in the prompt, else the number of the response, from 1."""
-    keep: Tensor
-    """[R] places in the packed sequence whose logits are needed, each once."""
-    row: Tensor
-    """[N] index into ``keep`` of the place that predicts the token."""
-    target: Tensor
-    """[N] the token."""
-    cell: Tensor
-    """[N] index into the flat token arrays."""
-
-    def to(self, device: torch.device) -> "PackedPass":
-        """The same pass on another device."""
-        return PackedPass(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
-
-    def mask(self) -> Tensor:
-        """[1, 1, T, T] bool, query by key: True where attention is allowed.
-
-        Boolean, not additive: it is right at every precision, whereas an additive mask has to have the dtype of the
-        queries, which autocast decides.
-        """
-        causal = torch.ones(len(self.segment), len(self.segment), dtype=torch.bool, device=self.segment.device).tril_()
-        same_prompt = self.segment[:, None] == self.segment[None, :]
-        visible = (self.branch[None, :] == 0) | (self.branch[:, None] == self.branch[None, :])
-        return (causal & same_prompt & visible)[None, None]
-
-
 def pack(units: Iterable[PromptUnit], token_budget: int) -> list[PackedPass]:
-    """Distribute units over passes of at most ``token_budget`` tokens each (first fit, in the given order).
+    """Distribute units over passes of at most ``token_budget`` tokens each.
+
+    Units are put in the order of their prompts, so that those with a common beginning stand together.
 
     Args:
         units: Prompts with their responses.
         token_budget: Most packed tokens of a pass. A unit above it gets a pass of its own.
 
     Returns:
-        The passes, in the order in which each was opened. The result depends on the arguments only.
+        The passes. The result depends on the arguments only.
     """
-    passes: list[list[PromptUnit]] = []
-    room: list[int] = []
+    passes: list[list[Family]] = []
+    room = 0
+    for family in _families(sorted(units, key=lambda unit: (unit.prompt, unit.cells))):
+        part: Family | None = None  # what the newest pass holds of this family
+        for unit in family.members:
+            own = unit.packed_length - family.root
+            if part is None or own > room:
+                if not passes or own + family.root > room:
+                    passes.append([])
+                    room = token_budget
+                part = Family(family.root, [])
+                passes[-1].append(part)
+                room -= family.root
+            part.members.append(unit)
+            room -= own
+    return [_lay_out(families) for families in passes]
+
+
+def packed_tokens(passes: Iterable[PackedPass]) -> int:
+    """Tokens that the passes compute."""
+    return sum(len(packed.input_ids) for packed in passes)
+
+
+@dataclass(slots=True)
+class Family:
+    """Units whose prompts begin alike."""
+
+    root: int
+    """Length of the common beginning; 0 for none."""
+    members: list[PromptUnit]
+    """At least one."""
+
+
+def _families(units: Iterable[PromptUnit]) -> list[Family]:
+    """Cut sorted units into families. A unit joins the one before it if that saves at least as many tokens with it."""
+    families: list[Family] = []
     for unit in units:
-        length = unit.packed_length
-        for i, free in enumerate(room):
-            if length <= free:
-                passes[i].append(unit)
-                room[i] -= length
-                break
-        else:
-            passes.append([unit])
-            room.append(token_budget - length)
-    return [_lay_out(packed) for packed in passes]
+        if families:
+            family = families[-1]
+            first = family.members[0].prompt
+            # Each unit keeps its last prompt token for itself: it predicts the first token of the responses.
+            bound = min(len(unit.prompt), len(first)) - 1
+            if len(family.members) > 1:
+                bound = min(bound, family.root)
+            shared = _common(unit.prompt, first, bound)
+            if shared >= SHORTEST_ROOT and len(family.members) * shared >= (len(family.members) - 1) * family.root:
+                family.root = shared
+                family.members.append(unit)
+                continue
+        families.append(Family(0, [unit]))
+    return families
 
 
-def _lay_out(units: list[PromptUnit]) -> PackedPass:
-    columns: dict[str, list[int]] = {f.name: [] for f in fields(PackedPass)}
-    rows: dict[int, int] = {}  # place in the packed sequence -> index into keep
+def _common(first: tuple[int, ...], second: tuple[int, ...], bound: int) -> int:
+    """Length of the common beginning, at most ``bound``."""
+    pairs = zip(first[:bound], second[:bound], strict=True)
+    return next((place for place, (a, b) in enumerate(pairs) if a != b), bound)
 
-    def place(tokens: tuple[int, ...], position: int, segment: int, branch: int) -> int:
-        """Append tokens; returns the place of the first one."""
-        start = len(columns["input_ids"])
-        columns["input_ids"] += tokens
-        columns["position_ids"] += range(position, position + len(tokens))
-        columns["segment"] += [segment] * len(tokens)
-        columns["branch"] += [branch] * len(tokens)
-        return start
 
-    for segment, unit in enumerate(units):
-        depth = len(unit.prompt)
-        last = place(unit.prompt, 0, segment, 0) + depth - 1
-        predictors: dict[tuple[int, ...], list[int]] = {}
-        for response in dict.fromkeys(unit.responses):
-            first = place(response[:-1], depth, segment, len(predictors) + 1)
-            predictors[response] = [last, *range(first, first + len(response) - 1)]
-        for response, cell in zip(unit.responses, unit.cells, strict=True):
-            columns["row"] += [rows.setdefault(spot, len(rows)) for spot in predictors[response]]
-            columns["target"] += response
-            columns["cell"] += range(cell, cell + len(response))
-    columns["keep"] += rows
-    return PackedPass(**{name: torch.tensor(values, dtype=torch.long) for name, values in columns.items()})
+def _lay_out(families: Iterable[Family]) -> PackedPass:
+    units: list[Unit] = []
+    for family in families:
+        # A root that a single unit of this pass needs is simply the beginning of its prompt.
+        shared = family.root if len(family.members) > 1 else 0
+        context = Unit(None, family.members[0].prompt[:shared], (), ()) if shared else None
+        units += [context] if context is not None else []
+        units += [Unit(context, unit.prompt[shared:], unit.responses, unit.cells) for unit in family.members]
+    return lay_out(units)

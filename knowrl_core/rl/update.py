@@ -1,42 +1,42 @@
 """The update: rollouts and a policy in, a new checkpoint and its training log out."""
 
-import gc
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
-import numpy as np
-import torch
 from transformers import PreTrainedModel
 
-from knowrl_core.errors import InputError, StageError
-from knowrl_core.rl.advantages import RolloutBatch, algorithm
-from knowrl_core.rl.batches import mini_batches, rollout_batches
+from knowrl_core.errors import InputError
+from knowrl_core.rl import lora
+from knowrl_core.rl.average import AVERAGE, write_average
+from knowrl_core.rl.backend import Backend, TorchBackend
+from knowrl_core.rl.batches import MiniBatch, mini_batches, rollout_batches
 from knowrl_core.rl.checkpoint import load_model, load_state, save_checkpoint
 from knowrl_core.rl.experience import Experience, Floats
 from knowrl_core.rl.forward import check_model_fits
 from knowrl_core.rl.job import Phase, UpdateJob, UpdateProgress, UpdateResult
-from knowrl_core.rl.packing import PromptUnit
+from knowrl_core.rl.memory import free, out_of_memory_named
+from knowrl_core.rl.prepare import fill_in, has_signal
 from knowrl_core.rl.records import rollout_records, step_record, summary
-from knowrl_core.rl.rollout import PromptGroup
-from knowrl_core.rl.trainer import Trainer, all_logprobs
+from knowrl_core.rl.trainer import NonFiniteError, resolved_precision
 from knowrl_core.storage.schemas import StepRecord
 
 Progress = Callable[[UpdateProgress], None]
 
 
-def run_update(job: UpdateJob, *, progress: Progress | None = None) -> UpdateResult:
+def run_update(job: UpdateJob, *, progress: Progress | None = None, backend: Backend | None = None) -> UpdateResult:
     """Train the policy on the rollouts and write the new checkpoint.
 
     Order: log-probabilities of the reference (whose memory is freed then), log-probabilities of the policy, advantages
     a rollout batch, optimizer steps, checkpoint. On the CPU equal jobs give equal bytes if torch has as many threads.
 
     Without rollouts (none given, or all of them left out) weights and optimizer state are carried on unchanged into
-    the new checkpoint, and ``metrics["skipped"]`` is 1.
+    the new checkpoint, and ``metrics["skipped"]`` is 1. Steps whose advantages are all zero, with nothing else in the
+    loss, are left out and counted in ``metrics["steps_without_signal"]``.
 
     Args:
         job: What to do.
         progress: Called as the work goes on.
+        backend: Where passes and steps are computed; this process if None.
 
     Returns:
         Records and metrics. ``job.output_dir`` is complete; making it durable and moving it is the caller's part.
@@ -51,145 +51,127 @@ def run_update(job: UpdateJob, *, progress: Progress | None = None) -> UpdateRes
             f"output_dir {job.output_dir} exists, expected a new path",
             hint="Remove it or choose another one; an update never writes over a checkpoint.",
         )
-    if job.rl.kl_coef > 0 and job.reference_dir is None:
+    if job.objective == "policy_gradient" and job.rl.kl_coef > 0 and job.reference_dir is None:
         raise InputError(
             f"rl.kl_coef is {job.rl.kl_coef} and reference_dir is not set, expected the folder of the initial model",
             hint="Set reference_dir, or rl.kl_coef to 0.",
         )
+    run = _Run(job, progress or (lambda _: None), backend or TorchBackend())
     try:
-        with _out_of_memory_named(job):
-            return _run(job, progress or (lambda _: None))
+        with out_of_memory_named(job):
+            try:
+                return run.train()
+            except NonFiniteError:
+                if job.non_finite == "raise":
+                    raise
+            return run.carry_on(non_finite=True)
     except BaseException:
         shutil.rmtree(job.output_dir, ignore_errors=True)
         raise
 
 
-def _run(job: UpdateJob, progress: Progress) -> UpdateResult:
-    def report(phase: Phase, done: int, total: int, step: StepRecord | None = None) -> None:
-        progress(UpdateProgress(phase=phase, done=done, total=total, step=step))
+class _Run:
+    """One update."""
 
-    rl = job.rl
-    kept = [rollout for rollout in job.rollouts if rollout.longest_prompt <= rl.max_prompt_tokens]
-    data = Experience.of(kept)
-    batches = rollout_batches(len(kept), size=rl.rollout_batch_size, seed=job.shuffle_seed)
-    # The passes of the first epoch serve for the log-probabilities, too. So the first step repeats the same
-    # arithmetic, and its ratios are 1 to the last bit.
-    first = list(mini_batches(data, batches, rl, epoch=0, seed=job.shuffle_seed))
-    passes = [packed for mini in first for packed in mini.passes]
-
-    def logprobs(model: PreTrainedModel, phase: Phase) -> Floats:
-        _check(model, data)
-        report(phase, 0, len(passes))
-        return all_logprobs(
-            model,
-            passes,
-            data.n_tokens,
-            precision=rl.precision,
-            on_pass=lambda done: report(phase, done, len(passes)),
+    def __init__(self, job: UpdateJob, progress: Progress, backend: Backend) -> None:
+        self.job, self.rl, self.backend, self._progress = job, job.rl, backend, progress
+        self.kept = [r for r in job.rollouts if r.longest_prompt <= job.rl.max_prompt_tokens]
+        self.data = Experience.of(self.kept)
+        self.batches = rollout_batches(
+            [rollout.label for rollout in self.kept],
+            size=job.rl.rollout_batch_size,
+            seed=job.shuffle_seed,
+            balance=job.rl.balance_batches,
         )
 
-    penalised = bool(kept) and rl.kl_coef > 0 and job.reference_dir is not None
-    own_reference = job.reference_dir is not None and job.reference_dir.resolve() == job.policy_dir.resolve()
-    if penalised and not own_reference and job.reference_dir is not None:
-        data.reference = logprobs(load_model(job.reference_dir, job.device), "reference")
-        _free(job.device)  # before the policy is loaded: two models are never in memory together
-
-    state, moments = load_state(job.optimizer_dir)
-    trainer = Trainer(load_model(job.policy_dir, job.device), rl, state, moments)
-    del moments
-    steps: list[StepRecord] = []
-    if kept:
+    def train(self) -> UpdateResult:
+        """The whole update."""
+        job, data = self.job, self.data
+        if not self.kept:
+            return self.carry_on()
+        # The passes of the first epoch serve for the log-probabilities, too. So the first step repeats the same
+        # arithmetic, and its ratios are 1 to the last bit.
+        first = self._epoch(0)
+        own_reference = job.reference_dir is not None and job.reference_dir.resolve() == job.policy_dir.resolve()
+        if job.objective == "policy_gradient" and job.reference_dir is not None and not own_reference:
+            data.reference = self._logprobs(load_model(job.reference_dir, job.device), first, "reference")
+            free(job.device)  # before the policy is loaded: two models are never in memory together
+        state, moments = load_state(job.optimizer_dir)
+        model = load_model(job.policy_dir, job.device)
+        if self.rl.lora.rank:
+            lora.attach(model, self.rl.lora, job.optimizer_dir, seed=job.shuffle_seed)
+        trainer = self.backend.trainer(model, self.rl, state, moments, objective=job.objective)
+        del moments
         trainer.begin()
-        data.policy = logprobs(trainer.model, "policy")
-        if penalised and own_reference:
-            data.reference = data.policy
-        data.advantages = _advantages(data, batches, rl.algorithm, rl.kl_coef)
-        later = (mini_batches(data, batches, rl, epoch=e, seed=job.shuffle_seed) for e in range(1, rl.epochs))
-        plan = [*first, *(mini for epoch in later for mini in epoch)]
-        report("train", 0, len(plan))
-        for done, mini in enumerate(plan, start=1):
+        if job.objective == "policy_gradient":
+            data.policy = self._logprobs(model, first, "policy")
+            data.reference = data.policy if own_reference else data.reference
+            fill_in(data, self.batches, self.rl)
+        plan = [*first, *(mini for epoch in range(1, self.rl.epochs) for mini in self._epoch(epoch))]
+        useful = [m for m in plan if job.objective == "supervised" or has_signal(data, m.tasks, self.rl)]
+        steps: list[StepRecord] = []
+        self._report("train", 0, len(useful))
+        for done, mini in enumerate(useful, start=1):
             outcome = trainer.step(mini, data)
             steps.append(step_record(trainer.state.global_step, mini, outcome))
-            report("train", done, len(plan), steps[-1])
+            self._report("train", done, len(useful), steps[-1])
+        self._report("save", 0, 1)
+        adapters = lora.detach(model) if self.rl.lora.rank else None
+        self.backend.save(trainer, job)
+        if adapters is not None:
+            lora.save(adapters, self.rl.lora, job.output_dir)
+        return self._result(steps, without_signal=len(plan) - len(useful))
 
-    report("save", 0, 1)
-    save_checkpoint(trainer.model, trainer.moments(), trainer.state, source=job.policy_dir, output=job.output_dir)
-    report("save", 1, 1)
-    return UpdateResult(
-        rollouts=tuple(rollout_records(data, batches)),
-        steps=tuple(steps),
-        metrics=summary(data, steps, left_out=len(job.rollouts) - len(kept)),
-    )
+    def carry_on(self, *, non_finite: bool = False) -> UpdateResult:
+        """Write the policy and optimizer state that the update began with as its checkpoint."""
+        job = self.job
+        free(job.device)
+        self._report("save", 0, 1)
+        if self.backend.main:
+            state, moments = load_state(job.optimizer_dir)
+            model = load_model(job.policy_dir, job.device)
+            adapters = None
+            if self.rl.lora.rank:
+                lora.attach(model, self.rl.lora, job.optimizer_dir, seed=job.shuffle_seed)
+                adapters = lora.detach(model)
+            save_checkpoint(model, moments, state, source=job.policy_dir, output=job.output_dir)
+            if adapters is not None:
+                lora.save(adapters, self.rl.lora, job.output_dir)
+        return self._result([], non_finite=non_finite)
 
-
-def _advantages(data: Experience, batches: Sequence[Sequence[int]], name: str, kl_coef: float) -> Floats:
-    advantages = np.zeros(data.n_tokens)
-    compute = algorithm(name)
-    lengths = np.diff(data.starts)
-    for members in batches:
-        verdicts, tokens = data.select(members)
-        batch = RolloutBatch(
-            rewards=data.rewards[verdicts],
-            lengths=lengths[verdicts],
-            tasks=data.task[verdicts],
-            policy=data.policy[tokens],
-            reference=None if data.reference is None else data.reference[tokens],
+    def _result(
+        self, steps: Sequence[StepRecord], *, without_signal: int = 0, non_finite: bool = False
+    ) -> UpdateResult:
+        job = self.job
+        if self.backend.main and job.average_dir is not None:
+            write_average(job.average_dir, job.output_dir, job.average_decay, job.output_dir / AVERAGE)
+        self._report("save", 1, 1)
+        return UpdateResult(
+            rollouts=() if non_finite else tuple(rollout_records(self.data, self.batches)),
+            steps=tuple(steps),
+            metrics={
+                **summary(self.data, steps),
+                "left_out_prompt_too_long": float(len(job.rollouts) - len(self.kept)),
+                "steps_without_signal": float(without_signal),
+                "non_finite": float(non_finite),
+            },
         )
-        advantages[tokens] = compute(batch, kl_coef)
-    return advantages
 
+    def _epoch(self, epoch: int) -> list[MiniBatch]:
+        return list(mini_batches(self.data, self.batches, self.rl, epoch=epoch, seed=self.job.shuffle_seed))
 
-def _check(model: PreTrainedModel, data: Experience) -> None:
-    tokens = (max(*unit.prompt, *map(max, unit.responses)) for units in data.units for unit in units)
-    check_model_fits(model, longest=max(r.longest_sequence for r in data.rollouts), largest_token=max(tokens))
+    def _logprobs(self, model: PreTrainedModel, plan: Sequence[MiniBatch], phase: Phase) -> Floats:
+        tokens = (max(*unit.prompt, *map(max, unit.responses)) for units in self.data.units for unit in units)
+        check_model_fits(model, longest=max(r.longest_sequence for r in self.kept), largest_token=max(tokens))
+        passes = [packed for mini in plan for packed in mini.passes]
+        self._report(phase, 0, len(passes))
+        return self.backend.logprobs(
+            model,
+            passes,
+            self.data.n_tokens,
+            precision=resolved_precision(self.rl, model.device),
+            on_pass=lambda done: self._report(phase, done, len(passes)),
+        )
 
-
-def _free(device: str) -> None:
-    gc.collect()
-    if device == "cuda":
-        torch.cuda.empty_cache()
-
-
-@contextmanager
-def _out_of_memory_named(job: UpdateJob) -> Iterator[None]:
-    """Turn what the allocators raise into an error that names the lever."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        message = str(error)
-        exhausted = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in message
-        if not exhausted:
-            raise
-        length, task_id = _longest_unit(job)
-        budget = job.rl.micro_token_budget
-        hint = "Lower rl.micro_token_budget (the result stays the same) or set rl.gradient_checkpointing: true."
-        if length > budget:
-            hint = (
-                "Lowering rl.micro_token_budget cannot help, since a prompt and its verdicts are never split. Set "
-                "rl.gradient_checkpointing: true, or lower verdict.k, verdict.sampling.max_new_tokens or "
-                "rl.max_prompt_tokens."
-            )
-        raise StageError(
-            f"the update ran out of {job.device} memory: {message.splitlines()[0] if message else 'MemoryError'}; "
-            f"expected passes of {max(length, budget)} packed tokens to fit: rl.micro_token_budget is {budget}, and "
-            f"the longest prompt with its verdicts (task {task_id}) has {length}",
-            hint=hint,
-        ) from error
-
-
-def _longest_unit(job: UpdateJob) -> tuple[int, str]:
-    """Packed tokens of the longest prompt with its verdicts that is trained on, and its task; 0 without any."""
-    return max(
-        (
-            (_unit_length(group), rollout.task_id)
-            for rollout in job.rollouts
-            if rollout.longest_prompt <= job.rl.max_prompt_tokens
-            for group in rollout.prompts
-        ),
-        default=(0, "none"),
-    )
-
-
-def _unit_length(group: PromptGroup) -> int:
-    responses = tuple(verdict.response_token_ids for verdict in group.verdicts)
-    return PromptUnit(group.prompt_token_ids, responses, cells=()).packed_length
+    def _report(self, phase: Phase, done: int, total: int, step: StepRecord | None = None) -> None:
+        self._progress(UpdateProgress(phase=phase, done=done, total=total, step=step))

@@ -9,12 +9,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from knowrl_core.config.rl import RLConfig
 from knowrl_core.config.model import ModelConfig
+from knowrl_core.config.rl import RLConfig
 from knowrl_core.models import resolve_model
 from knowrl_core.rl import FlatVerdict, Rollout, UpdateJob, Verdict
 from knowrl_core.rl.checkpoint import load_model
-from knowrl_core.rl.forward import token_outputs
+from knowrl_core.rl.forward import PackedModel
 from knowrl_core.rl.packing import PromptUnit, pack
 from knowrl_core.rl.update import run_update
 
@@ -71,8 +71,9 @@ def gradient(model: PreTrainedModel) -> torch.Tensor:
 def packed_gradient(
     model: PreTrainedModel, units: list[PromptUnit], weights: torch.Tensor, budget: int
 ) -> torch.Tensor:
+    run = PackedModel(model, "fp32")
     for packed in pack(units, budget):
-        logprobs = token_outputs(model, packed, precision="fp32").logprobs
+        logprobs = run(packed).logprobs
         (logprobs * weights[packed.cell].to(logprobs)).sum().backward()
     return gradient(model)
 

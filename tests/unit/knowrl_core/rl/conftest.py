@@ -90,7 +90,7 @@ def rollouts(n: int = 6, k: int = 4, seed: int = 0, views: int = 1, longest: int
                 reward=float(rng.integers(2)),
             )
             flat.append(FlatVerdict(prompts[j % views], verdict))
-        made.append(Rollout.from_verdicts(f"task-{i}", flat))
+        made.append(Rollout.from_verdicts(f"task-{i}", flat, label=("feasible", "infeasible", None)[i % 3]))
     return tuple(made)
 
 

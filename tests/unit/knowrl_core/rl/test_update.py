@@ -5,16 +5,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from knowrl_core.config.rl import LoraConfig
 from knowrl_core.errors import ArtifactError, InputError, StageError
 from knowrl_core.rl import Rollout, UpdateResult
 from knowrl_core.rl import trainer as trainer_module
 from knowrl_core.rl import update as update_module
+from knowrl_core.rl.batches import rollout_batches
 from knowrl_core.rl.experience import Experience
+from knowrl_core.rl.forward import PackedModel
 from knowrl_core.rl.update import run_update
 
 FILES = [
@@ -29,7 +33,8 @@ FILES = [
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -87,8 +92,15 @@ def test_reference(make_job):
     assert result.steps[0].kl != 0.0
 
 
-def test_without_kl_the_reference_is_not_looked_at(make_job, tmp_path):
-    result = run_update(make_job(kl_coef=0.0, reference_dir=tmp_path / "nowhere"))
+def test_with_a_coefficient_of_zero_the_kl_is_measured_and_moves_nothing(make_job):
+    measured = run_update(make_job(kl_coef=0.0))
+    run_update(make_job("plain", kl_coef=0.0, reference_dir=None))
+    assert measured.metrics["kl/end"] > 0
+    assert same_weights(make_job().output_dir, make_job("plain").output_dir)
+
+
+def test_without_a_reference_there_is_no_kl(make_job):
+    result = run_update(make_job(kl_coef=0.0, reference_dir=None))
     assert all(r.logprob_reference is None for r in result.rollouts)
     assert "kl/mean" not in result.metrics
     # the step has no KL then
@@ -256,7 +268,7 @@ def test_out_of_memory_names_the_lever(make_job, monkeypatch, error):
     def exhausted(*args: object, **kwargs: object) -> None:
         raise error
 
-    monkeypatch.setattr(trainer_module, "token_outputs", exhausted)
+    monkeypatch.setattr(PackedModel, "__call__", exhausted)
     job = make_job()
     longest = max(unit.packed_length for units in Experience.of(job.rollouts).units for unit in units)
     with pytest.raises(StageError, match=rf"micro_token_budget is 64, .* has {longest}\n") as caught:
@@ -269,7 +281,7 @@ def test_out_of_memory_of_a_task_above_the_budget_names_other_levers(make_job, m
     def exhausted(*args: object, **kwargs: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(trainer_module, "token_outputs", exhausted)
+    monkeypatch.setattr(PackedModel, "__call__", exhausted)
     raw = [task.model_dump() for task in make_rollouts(n=3)]
     raw[1]["prompts"][0]["prompt_token_ids"] = (5,) * 64
     raw[2]["prompts"][0]["prompt_token_ids"] = (5,) * 65  # left out
@@ -449,3 +461,125 @@ def test_training_raises_the_reward(make_job, make_rollouts):
     for r in run_update(again).rollouts:
         gains[r.reward].append(r.logprob_policy - before[r.task_id, r.sample].logprob_policy)
     assert sum(gains[1.0]) / len(gains[1.0]) > sum(gains[0.0]) / len(gains[0.0])
+
+
+def test_steps_without_signal_are_left_out(make_job, make_rollouts):
+    """Where all verdicts agree, old momentum must not move the weights either."""
+    first = make_job("first", kl_coef=0.0, reference_dir=None)
+    run_update(first)
+    raw = [task.model_dump() for task in make_rollouts(n=8)]
+    for task in raw[:4]:
+        for verdict in task["prompts"][0]["verdicts"]:
+            verdict["reward"] = 1.0
+    tasks = tuple(Rollout.model_validate(task) for task in raw)
+    options = {
+        "kl_coef": 0.0,
+        "reference_dir": None,
+        "algorithm": "rloo",
+        "train_batch_size": 4,
+        "policy_dir": first.output_dir,
+        "optimizer_dir": first.output_dir,
+    }
+    some = run_update(make_job("some", rollouts=tasks, **options))
+    assert (some.metrics["steps_without_signal"], len(some.steps)) == (4.0, 4)
+    none = make_job("none", rollouts=tasks[:4], **options)
+    result = run_update(none)
+    assert (result.metrics["steps_without_signal"], result.metrics["skipped"]) == (4.0, 1.0)
+    assert same_weights(none.output_dir, first.output_dir)
+    assert hashes(none.output_dir)["optimizer.safetensors"] == hashes(first.output_dir)["optimizer.safetensors"]
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_a_non_finite_update_can_be_thrown_away(make_job, rank):
+    lora = LoraConfig(rank=rank)
+    first = make_job("first", lora=lora)
+    run_update(first)
+    options = {"policy_dir": first.output_dir, "optimizer_dir": first.output_dir, "lora": lora, "max_grad_norm": 1e30}
+
+    def wild(name, **more):
+        job = make_job(name, **options, **more)
+        return job.model_copy(update={"rl": job.rl.model_copy(update={"learning_rate": 1e30})})
+
+    bad = wild("bad", non_finite="discard")
+    result = run_update(bad)
+    assert result.metrics["non_finite"] == 1.0
+    assert (result.steps, result.rollouts) == ((), ())
+    assert all(np.isfinite(value) for value in result.metrics.values())
+    before, after = weights(first.output_dir), weights(bad.output_dir)
+    for name, value in before.items():
+        # with adapters the weights are taken apart and merged again, which rounds
+        torch.testing.assert_close(after[name], value, rtol=1e-5 if rank else 0, atol=1e-6 if rank else 0)
+    assert hashes(bad.output_dir)["optimizer.safetensors"] == hashes(first.output_dir)["optimizer.safetensors"]
+    with pytest.raises(StageError, match="expected a finite number"):
+        run_update(wild("worse"))
+    assert not wild("worse").output_dir.exists()
+
+
+def test_supervised(make_job):
+    """The warm-up makes the given responses likelier, whatever their rewards."""
+    job = make_job("warm", objective="supervised", reference_dir=None, epochs=4, learning_rate=3e-3)
+    result = run_update(job)
+    assert result.steps[0].policy_loss == result.steps[0].loss > 0
+    assert result.steps[-1].loss < result.steps[0].loss
+    assert result.steps[0].kl is None
+    assert (job.output_dir / "model.safetensors").exists()
+
+
+def test_average(make_job, folders):
+    job = make_job(average_dir=folders["llama"], average_decay=0.75)
+    run_update(job)
+    start, now, average = weights(folders["llama"]), weights(job.output_dir), weights(job.output_dir / "average")
+    for name, value in average.items():
+        torch.testing.assert_close(value, 0.75 * start[name] + 0.25 * now[name], rtol=1e-5, atol=1e-7)
+
+
+class TestLora:
+    """Adapters: only they are trained, they go on where they were, and the checkpoint holds merged weights."""
+
+    def test_a_checkpoint_is_a_plain_model(self, make_job, kind, folders):
+        job = make_job(policy_dir=folders[kind], reference_dir=folders[kind], lora=LoraConfig(rank=4))
+        result = run_update(job)
+        model = AutoModelForCausalLM.from_pretrained(job.output_dir)
+        assert not any("lora" in name for name, _ in model.named_parameters())
+        before, after = weights(folders[kind]), weights(job.output_dir)
+        moved = {name for name in before if not torch.equal(before[name], after[name])}
+        assert moved == {name for name in before if "proj" in name and name.endswith("weight")}
+        assert result.steps[0].clip_fraction == 0.0  # new adapters change nothing
+        assert json.loads((job.output_dir / "adapter/adapter_config.json").read_text())["r"] == 4
+
+    def test_two_updates_equal_one_with_the_same_steps(self, make_job, make_rollouts):
+        tasks = make_rollouts(n=4)
+        options = {"lora": LoraConfig(rank=4), "kl_coef": 0.0, "reference_dir": None, "rollout_batch_size": 2}
+        options |= {"algorithm": "rloo", "train_batch_size": 8, "learning_rate": 1e-5}
+        whole = make_job("whole", rollouts=tasks, **options)
+        run_update(whole)
+        order = rollout_batches([None] * 4, size=2, seed=3, balance=False)
+        halves = [tuple(tasks[i] for i in batch) for batch in order]
+        one = make_job("one", rollouts=halves[0], **options)
+        run_update(one)
+        two = make_job("two", rollouts=halves[1], policy_dir=one.output_dir, optimizer_dir=one.output_dir, **options)
+        run_update(two)
+        state = json.loads((two.output_dir / "trainer_state.json").read_text())
+        assert state["global_step"] == 2
+        for name, value in weights(whole.output_dir).items():
+            # the second update takes its ratios to the policy after the first: at this rate they are 1 within 1e-3
+            torch.testing.assert_close(weights(two.output_dir)[name], value, rtol=0, atol=1e-6)
+            if "proj" in name:
+                assert not torch.equal(weights(one.output_dir)[name], weights(two.output_dir)[name])
+
+    def test_same_job_same_bytes(self, make_job):
+        jobs = [make_job(name, lora=LoraConfig(rank=2)) for name in ("a", "b")]
+        for job in jobs:
+            run_update(job)
+        assert hashes(jobs[0].output_dir) == hashes(jobs[1].output_dir)
+
+    def test_adapters_of_another_rank_are_refused(self, make_job):
+        first = make_job("first", lora=LoraConfig(rank=2))
+        run_update(first)
+        other = make_job("other", lora=LoraConfig(rank=3), policy_dir=first.output_dir, optimizer_dir=first.output_dir)
+        with pytest.raises(ArtifactError, match=r"expected those of rl\.lora\.rank"):
+            run_update(other)
+
+    def test_unknown_layers_are_refused(self, make_job):
+        with pytest.raises(StageError, match="no adapter fits the model"):
+            run_update(make_job(lora=LoraConfig(rank=2, targets=("nothing",))))

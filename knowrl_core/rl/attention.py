@@ -1,0 +1,93 @@
+"""Attention over a packed pass, as an attention function that any transformers model can be given.
+
+Everything else in a transformer works on one token at a time, so a packed pass runs through it as one flat sequence
+without padding. Only attention looks at other tokens. It gathers each block's queries and keys and computes them with
+PyTorch's fused kernel: the work grows with the length of a prompt, not with that of the pass.
+"""
+
+from typing import Any, Final, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from knowrl_core.errors import StageError
+from knowrl_core.rl.tree import Blocks
+
+NAME: Final = "knowrl_packed"
+"""Name under which transformers knows the function."""
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    packed_blocks: Blocks | None = None,
+    scaling: float | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Attention of a packed pass.
+
+    Args:
+        module: The attention layer.
+        query: [1, H, T, D].
+        key: [1, H', T, D] with H a multiple of H'.
+        value: The same.
+        attention_mask: Not used with blocks.
+        packed_blocks: From :class:`~knowrl_core.rl.tree.PackedPass`; None for ordinary causal attention.
+        scaling: Factor of the scores.
+        options: What the model's layers pass besides.
+
+    Returns:
+        [1, T, H, D] and no weights.
+
+    Raises:
+        StageError: The model wants something of attention that this function does not do.
+    """
+    if options.get("softcap") is not None or options.get("s_aux") is not None:
+        raise StageError(
+            f"{type(module).__name__} caps its attention scores or has attention sinks, expected plain softmax "
+            "attention: shared-prefix packing does not know these",
+            hint="Use a model without them.",
+        )
+    if packed_blocks is None:
+        return cast(
+            "tuple[Tensor, None]",
+            sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options),
+        )
+    heads, tokens, width = query.shape[1:]
+    shared = key.shape[1]
+    groups = heads // shared
+    n_blocks, n_queries = packed_blocks.queries.shape
+    # The query heads that share a key head become further queries of it, so keys need no copies for them.
+    q = query[0].view(shared, groups, tokens, width).index_select(2, packed_blocks.queries.flatten())
+    q = q.view(shared, groups, n_blocks, n_queries, width).permute(2, 0, 1, 3, 4).reshape(n_blocks, shared, -1, width)
+    k, v = (
+        part[0].index_select(1, packed_blocks.keys.flatten()).view(shared, n_blocks, -1, width).transpose(0, 1)
+        for part in (key, value)
+    )
+    mask = packed_blocks.mask.repeat(1, 1, groups, 1)
+    out = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling)
+    out = out.view(n_blocks, shared, groups, n_queries, width).permute(0, 3, 1, 2, 4)
+    out = out.reshape(n_blocks * n_queries, heads, width).index_select(0, packed_blocks.places)
+    return out[None], None
+
+
+def use_packed_attention(model: PreTrainedModel) -> None:
+    """Let a model use :func:`packed_attention` from now on; without blocks it computes ordinary causal attention.
+
+    Not for the time of a forward pass only: with gradient checkpointing, layers run again during the backward pass.
+    """
+    AttentionInterface.register(NAME, packed_attention)
+    model.set_attn_implementation(NAME)
+
+
+def causal(length: int, device: torch.device | str = "cpu") -> Blocks:
+    """The blocks of one ordinary sequence."""
+    places = torch.arange(length, device=device)
+    mask = torch.ones(1, 1, length, length, dtype=torch.bool, device=device).tril_()
+    return Blocks(places[None], places[None], mask, places)
