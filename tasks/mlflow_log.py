@@ -101,7 +101,8 @@ class MlflowLog:
         for key in missing:
             self._log_stage(key, history[key], new[key])
         self._seen.update((key, history[key]) for key in new)
-        if any(key.stage == EVALUATE for key in missing) or not self._described:
+        # When it is opened, too: today's config may let a run go on that a guard ended.
+        if any(key.stage == EVALUATE for key in (missing if self._described else history)):
             self._describe(history)
             self._described = True
 

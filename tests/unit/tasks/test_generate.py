@@ -24,6 +24,9 @@ def ctx():
         pin_refs=lambda *names: list(names),
         template_refs=lambda templates: [],
         checkpoint_refs=lambda iteration: [],
+        decision_refs=lambda iteration: [],
+        parent=lambda iteration: max(iteration - 1, 0),
+        history={},
         ref=lambda key, name: f"{key}/{name}",
     )
 
