@@ -1,51 +1,69 @@
-"""Stage ``classify``: self-assessment."""
+"""Stage ``classify``: self-assessment.
 
+Beside the candidates it judges what the consensus needs, as the config asks for it: the anchors (``anchors.parquet``),
+and the candidates once more by the teacher (``teacher.parquet``). Neither file is there otherwise. A later change of
+``consensus.reward.votes`` or ``consensus.anchors`` applies to an iteration only as far as this stage is not done.
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
 from knowrl_core.config import Config
+from knowrl_core.consensus import anchor_tasks, draw_anchors
 from knowrl_core.labels import FEASIBLE, UNPARSEABLE
 from knowrl_core.storage.commit import StageWriter
 from knowrl_core.storage.layout import CLASSIFY, GENERATE, StageKey
 from knowrl_core.storage.manifest import FileRef
 from knowrl_core.storage.schemas import Candidate, VerdictRecord
-from knowrl_core.verdicts import judge_tasks
+from knowrl_core.verdicts import expected_steps, judge_tasks
+from knowrl_core.worker import EngineSpec
 from tasks.context import RunContext
-from tasks.generate import CANDIDATES
+from tasks.generate import CANDIDATES, held_out
+from tasks.labelled_sets import benchmark_refs
 from tasks.stage import Stage, engine_slice, finite_mean, stage_task, verdict_slice
+from tasks.teacher import TEACHER, teacher_refs, teacher_spec
 
 VERDICTS = "verdicts.parquet"
+ANCHORS = "anchors.parquet"
+TEACHER_VERDICTS = "teacher.parquet"
 
 
 def _config(config: Config) -> dict[str, Any]:
-    return {"verdict": verdict_slice(config), "engine": engine_slice(config)}
+    share = config.consensus.anchors.share
+    held_out = sorted(item.name for item in config.evaluation.benchmarks)
+    return {
+        "verdict": verdict_slice(config),
+        "votes": config.consensus.reward.votes,
+        "anchors": {"share": share, "held_out": held_out if share else []},
+        "engine": engine_slice(config),
+    }
 
 
 def _inputs(ctx: RunContext, key: StageKey) -> list[FileRef]:
-    return [
+    parent = ctx.parent(key.iteration)
+    refs = [
         ctx.ref(StageKey(key.iteration, GENERATE), CANDIDATES),
         *ctx.template_refs([ctx.inputs.prompts.verdict(ctx.config.verdict.mode)]),
-        *ctx.checkpoint_refs(key.iteration - 1),
+        *ctx.decision_refs(key.iteration),
+        *ctx.checkpoint_refs(parent),
+        *teacher_refs(ctx, parent),
     ]
+    if ctx.config.consensus.anchors.share:
+        refs += [*ctx.pin_refs("files.feasible", "files.infeasible", "files.probe"), *benchmark_refs(ctx.config)]
+        refs.append(ctx.ref(StageKey(0, GENERATE), CANDIDATES))
+    return refs
 
 
 def _body(ctx: RunContext, key: StageKey, writer: StageWriter) -> None:
     """The model judges every candidate k times, blind to the label that it was generated under."""
     candidates = ctx.read(StageKey(key.iteration, GENERATE), CANDIDATES, Candidate)
     tasks = [(item.id, item.task) for item in candidates if item.kept]
-    policy = key.iteration - 1
-    engine = ctx.engine(policy)
-    verdicts = judge_tasks(
-        engine,
-        tasks,
-        config=ctx.config.verdict,
-        prompts=ctx.inputs.prompts,
-        run_seed=ctx.seed,
-        iteration=key.iteration,
-        stage=CLASSIFY,
-        engine_name=engine.name,
-        policy=ctx.policy_name(policy),
-        progress=ctx.reporter.advance,
-    )
+    parent = ctx.parent(key.iteration)
+    share = ctx.config.consensus.anchors.share
+    anchors = _anchors(ctx, key, len(tasks)) if share else []
+    teacher = teacher_spec(ctx, parent)
+    judge = _Judge(ctx, key, total=len(tasks) + len(anchors) + (len(tasks) if teacher else 0))
+    verdicts = judge(tasks, ctx.engine_spec(parent), CLASSIFY)
     writer.write(VERDICTS, VerdictRecord, verdicts)
     writer.metrics |= {"tasks": len(tasks), "verdicts": len(verdicts)}
     writer.metrics |= {
@@ -54,6 +72,63 @@ def _body(ctx: RunContext, key: StageKey, writer: StageWriter) -> None:
         **finite_mean("label_mass/mean", [item.label_mass for item in verdicts]),
         **finite_mean("p_infeasible/mean", [item.p_infeasible for item in verdicts]),
     }
+    if share:
+        rows = judge(anchors, ctx.engine_spec(parent), CLASSIFY)
+        writer.write(ANCHORS, VerdictRecord, rows)
+        writer.metrics |= {
+            "anchors/tasks": len(anchors),
+            **finite_mean("anchors/called_feasible", [item.verdict == FEASIBLE for item in rows]),
+        }
+    if teacher:  # last, since it takes the policy's place in the worker
+        rows = judge(tasks, teacher, TEACHER)
+        writer.write(TEACHER_VERDICTS, VerdictRecord, rows)
+        writer.metrics |= {
+            **finite_mean("teacher/called_feasible", [item.verdict == FEASIBLE for item in rows]),
+            **finite_mean("teacher/p_infeasible/mean", [item.p_infeasible for item in rows]),
+        }
+
+
+def _anchors(ctx: RunContext, key: StageKey, candidates: int) -> list[tuple[str, str]]:
+    measured = [text for tasks in held_out(ctx, key).values() for _, text in tasks]
+    drawn = draw_anchors(
+        ctx.inputs.seeds,
+        share=ctx.config.consensus.anchors.share,
+        candidates=candidates,
+        run_seed=ctx.seed,
+        iteration=key.iteration,
+        held_out=measured,
+    )
+    return anchor_tasks(drawn)
+
+
+class _Judge:
+    """Judges one set of tasks after another.
+
+    Each is asked by itself: what a task is batched with changes its probabilities by float noise, and the candidates'
+    verdicts must not depend on the anchors.
+    """
+
+    def __init__(self, ctx: RunContext, key: StageKey, *, total: int) -> None:
+        self._ctx, self._key = ctx, key
+        self._done, self._total = 0, expected_steps(total, ctx.config.verdict)
+
+    def __call__(self, tasks: Sequence[tuple[str, str]], spec: EngineSpec, stream: str) -> list[VerdictRecord]:
+        ctx, done = self._ctx, self._done
+        engine = ctx.worker.engine(spec)
+        records = judge_tasks(
+            engine,
+            tasks,
+            config=ctx.config.verdict,
+            prompts=ctx.inputs.prompts,
+            run_seed=ctx.seed,
+            iteration=self._key.iteration,
+            stage=stream,
+            engine_name=engine.name,
+            policy=spec.policy,
+            progress=lambda now, _: ctx.reporter.advance(done + now, self._total),
+        )
+        self._done += expected_steps(len(tasks), ctx.config.verdict)
+        return records
 
 
 classify = stage_task(Stage(name=CLASSIFY, config=_config, inputs=_inputs, body=_body))

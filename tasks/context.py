@@ -1,6 +1,7 @@
 """A run that is open for writing: everything that the stages share."""
 
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TypeVar
 
@@ -128,8 +129,9 @@ class RunContext:
         """The policy as the lineage names it: what it is, and the sha256 of its weights."""
         if iteration == 0:
             return f"{self.inputs.model.name}@{self.inputs.model.sha256[:12]}"
-        weights = [ref for ref in self.checkpoint_refs(iteration) if ref.path.endswith("model.safetensors")]
-        weights = weights or self.checkpoint_refs(iteration)
+        # Not those of an average or of adapters, which lie in folders of the checkpoint.
+        own = f"*/{CHECKPOINT}/model*.safetensors"
+        weights = [ref for ref in self.checkpoint_refs(iteration) if fnmatch(ref.path, own)]
         return f"it{iteration:03d}@{weights[0].sha256[:12]}"
 
     def engine_spec(self, iteration: int) -> EngineSpec:

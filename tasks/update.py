@@ -5,6 +5,7 @@ from typing import Any
 
 from knowrl_core.config import Config
 from knowrl_core.config.rl import RLConfig
+from knowrl_core.labels import LABELS
 from knowrl_core.rl import FlatVerdict, Rollout, UpdateJob, UpdateResult, Verdict
 from knowrl_core.rng import derive_seed
 from knowrl_core.storage.commit import StageWriter
@@ -12,10 +13,11 @@ from knowrl_core.storage.layout import CLASSIFY, CONSENSUS, UPDATE, StageKey
 from knowrl_core.storage.manifest import FileRef
 from knowrl_core.storage.retention import CHECKPOINT
 from knowrl_core.storage.schemas import ConsensusRecord, RolloutRecord, StepRecord, VerdictRecord
-from tasks.classify import VERDICTS
-from tasks.consensus import TABLE
+from tasks.classify import ANCHORS, VERDICTS
+from tasks.consensus import TABLE, optional_refs
 from tasks.context import RunContext
 from tasks.stage import Stage, stage_task
+from tasks.teacher import average_folder
 
 ROLLOUTS = "rollouts.parquet"
 TRAINING = "training.parquet"
@@ -25,6 +27,7 @@ def _config(config: Config) -> dict[str, Any]:
     return {
         "rl": config.rl.model_dump(mode="json"),
         "reference": needs_reference(config),
+        "average_decay": config.consensus.reward.average_decay if averages(config) else None,
         "threads": config.engine.threads,
         "device": config.model.device,
     }
@@ -32,6 +35,8 @@ def _config(config: Config) -> dict[str, Any]:
 
 def _inputs(ctx: RunContext, key: StageKey) -> list[FileRef]:
     refs = [ctx.ref(StageKey(key.iteration, CONSENSUS), TABLE), ctx.ref(StageKey(key.iteration, CLASSIFY), VERDICTS)]
+    refs += optional_refs(ctx, StageKey(key.iteration, CONSENSUS), ANCHORS)
+    refs += optional_refs(ctx, StageKey(key.iteration, CLASSIFY), ANCHORS)
     parent = ctx.parent(key.iteration)
     refs += ctx.decision_refs(key.iteration)
     refs += ctx.checkpoint_refs(parent)
@@ -44,6 +49,7 @@ def _body(ctx: RunContext, key: StageKey, writer: StageWriter) -> None:
     """REINFORCE++ on the verdicts, rewarded by agreement with the consensus."""
     rows = ctx.read(StageKey(key.iteration, CONSENSUS), TABLE, ConsensusRecord)
     verdicts = ctx.read(StageKey(key.iteration, CLASSIFY), VERDICTS, VerdictRecord)
+    anchors, anchor_verdicts = _anchors(ctx, key)
     factor = ctx.decision(key.iteration - 1).learning_rate_factor
     previous = ctx.parent(key.iteration)
     job = UpdateJob(
@@ -52,15 +58,18 @@ def _body(ctx: RunContext, key: StageKey, writer: StageWriter) -> None:
         reference_dir=ctx.policy_folder(0) if needs_reference(ctx.config) else None,
         optimizer_dir=ctx.optimizer_folder(previous),
         output_dir=writer.path(CHECKPOINT),
-        rollouts=tuple(rollouts(rows, verdicts)),
+        rollouts=(*rollouts(rows, verdicts), *rollouts(anchors, anchor_verdicts, anchor=True)),
         rl=scaled(ctx.config.rl, factor),
         shuffle_seed=derive_seed(ctx.seed, key.iteration, UPDATE, "order"),
+        average_dir=average_folder(ctx, previous) if averages(ctx.config) else None,
+        average_decay=ctx.config.consensus.reward.average_decay,
         non_finite="discard",  # a guard decides what follows, once the iteration is evaluated
     )
     run_job(ctx, writer, job, previous)
     writer.metrics["learning_rate_factor"] = factor
     if not writer.metrics["steps"] and not writer.metrics.get("non_finite"):
-        ctx.reporter.warning(f"{key}: no task passed the training gate; the policy is carried on unchanged")
+        why = "no step had anything to learn from" if job.rollouts else "no task passed the training gate"
+        ctx.reporter.warning(f"{key}: {why}; the policy is carried on unchanged")
 
 
 def run_job(ctx: RunContext, writer: StageWriter, job: UpdateJob, policy: int) -> None:
@@ -90,8 +99,26 @@ def scaled(rl: RLConfig, factor: float) -> RLConfig:
     return rl.model_copy(update=rates)
 
 
-def rollouts(rows: list[ConsensusRecord], verdicts: list[VerdictRecord]) -> list[Rollout]:
-    """The verdicts of the tasks that passed the training gate, each with its reward, in the order of the tasks."""
+def averages(config: Config) -> bool:
+    """Whether an average of the policy's weights is kept, as the teacher of the iterations to come."""
+    return config.consensus.reward.votes == "average"
+
+
+def _anchors(ctx: RunContext, key: StageKey) -> tuple[list[ConsensusRecord], list[VerdictRecord]]:
+    if not optional_refs(ctx, StageKey(key.iteration, CONSENSUS), ANCHORS):
+        return [], []
+    rows = ctx.read(StageKey(key.iteration, CONSENSUS), ANCHORS, ConsensusRecord)
+    return rows, ctx.read(StageKey(key.iteration, CLASSIFY), ANCHORS, VerdictRecord)
+
+
+def rollouts(rows: list[ConsensusRecord], verdicts: list[VerdictRecord], *, anchor: bool = False) -> list[Rollout]:
+    """The verdicts of the tasks that are trained on, each with its reward, in the order of the tasks.
+
+    Args:
+        rows: Candidates or anchors.
+        verdicts: The policy's verdicts on them.
+        anchor: Whether they are anchors.
+    """
     by_task: dict[str, list[VerdictRecord]] = defaultdict(list)
     for verdict in verdicts:
         by_task[verdict.task_id].append(verdict)
@@ -110,6 +137,8 @@ def rollouts(rows: list[ConsensusRecord], verdicts: list[VerdictRecord]) -> list
                 )
                 for item in by_task[row.task_id]
             ],
+            label=next((label for label in LABELS if label == row.label), None),
+            anchor=anchor,
         )
         for row in rows
         if row.trained

@@ -23,13 +23,16 @@ def verdict(task_id, sample, token, prompt):
     )
 
 
-def row(task_id, *, trained, rewards):
+def row(task_id, *, trained, rewards, label="feasible"):
     return ConsensusRecord(
         task_id=task_id,
         task="t",
         intended="feasible",
-        label="feasible",
+        label=label,
         share=1.0,
+        evidence=0.0,
+        teacher_feasible=None,
+        teacher_infeasible=None,
         votes_feasible=2,
         votes_infeasible=0,
         votes_unparseable=0,
@@ -63,3 +66,11 @@ def test_only_trained_tasks_with_the_reward_of_each_sample():
 
 def test_nothing_trained_gives_nothing():
     assert rollouts([row("a", trained=False, rewards=[1.0])], [verdict("a", 0, 1, [1])]) == []
+
+
+def test_label_and_kind_go_along():
+    rows = [row("a", trained=True, rewards=[1.0]), row("b", trained=True, rewards=[0.0], label="infeasible")]
+    found = rollouts(rows, [verdict("a", 0, 1, [1]), verdict("b", 0, 1, [1])])
+    assert [(item.label, item.anchor) for item in found] == [("feasible", False), ("infeasible", False)]
+    [anchor] = rollouts([row("seed/x", trained=True, rewards=[1.0])], [verdict("seed/x", 0, 1, [1])], anchor=True)
+    assert (anchor.task_id, anchor.label, anchor.anchor) == ("seed/x", "feasible", True)
