@@ -35,7 +35,8 @@ class Stop:
     def way_on(self) -> str:
         """What to change to go on, as options of the command line."""
         changes = " ".join(f"--set guards.{name}.action=warn" for name in self.guards)
-        return f"{changes} (or another bound)"
+        bounded = any(name != "non_finite" for name in self.guards)
+        return f"{changes} (or another bound)" if bounded else changes
 
 
 def read_decision(paths: RunPaths, iteration: int) -> Decision:
