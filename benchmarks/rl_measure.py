@@ -1,0 +1,146 @@
+"""Each side of a comparison in a process of its own, with its time and memory measured alike.
+
+A side is built in a spawned process. Its peak memory is the kernel's high-water mark of resident memory
+(``VmHWM`` of ``/proc/self/status``), set back to the present once model and optimizer state exist, so that the increase
+is what a step needs on top of them, whatever libraries the process has loaded.
+"""
+
+import ctypes
+import gc
+import multiprocessing
+import os
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What one optimizer step computed."""
+
+    loss: float
+    """Clipped policy loss, mean over the step's response tokens."""
+    grad_norm: float
+    """Global L2 norm of the gradient before clipping."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One step and what it took."""
+
+    report: StepReport
+    seconds: float
+    before: int
+    """Resident bytes before the step: libraries, model, optimizer state, rollouts."""
+    peak: int
+    """Most resident bytes during the step."""
+
+
+class Side(Protocol):
+    """One way to make the step. ``label`` names it in the table."""
+
+    label: str
+
+    def warm_up(self) -> None:
+        """A small piece of the work, so that the first step is like the others."""
+        ...
+
+    def step(self) -> StepReport:
+        """One optimizer step over all rollouts."""
+        ...
+
+
+def measure(work: Callable[[], StepReport]) -> Measured:
+    """Run a step; time it and take its peak memory."""
+    before = reset_peak()
+    start = time.perf_counter()
+    report = work()
+    seconds = time.perf_counter() - start
+    return Measured(report, seconds, before, _status("VmHWM"))
+
+
+def reset_peak() -> int:
+    """Give free memory back, set the high-water mark to what is resident now, and return it (bytes)."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # glibc keeps freed pages otherwise
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return _status("VmHWM")
+
+
+def _status(field: str) -> int:
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {field}; memory can be measured on Linux only")
+
+
+class Worker:
+    """A side in a spawned process.
+
+    Args:
+        build: Module-level function that makes the side there.
+        arguments: Its arguments; they are pickled.
+    """
+
+    def __init__(self, build: Callable[..., Side], *arguments: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, remote = context.Pipe()
+        self._process = context.Process(target=_serve, args=(remote, build, arguments), daemon=True)
+        self._process.start()
+        remote.close()
+        self.label: str = self._answer()
+
+    def step(self) -> Measured:
+        """One measured step."""
+        result = self.call("step")
+        if not isinstance(result, Measured):
+            raise TypeError(f"a step answered {type(result).__name__}, expected Measured")
+        return result
+
+    def call(self, command: str) -> Any:
+        """Run a command: ``step`` is measured, any other name is a method of the side."""
+        self._connection.send(command)
+        return self._answer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+        self._process.join(timeout=10)
+        if self._process.is_alive():
+            self._process.terminate()
+
+    def _answer(self) -> Any:
+        try:
+            error, value = self._connection.recv()
+        except EOFError:
+            self._process.join()
+            raise RuntimeError(f"a side's process ended with exit code {self._process.exitcode}") from None
+        if error:
+            raise RuntimeError(f"a side failed:\n{error}")
+        return value
+
+
+def _serve(connection: Connection, build: Callable[..., Side], arguments: tuple[Any, ...]) -> None:
+    for variable in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "TRANSFORMERS_NO_ADVISORY_WARNINGS"):
+        os.environ[variable] = "1"
+    try:
+        side = build(*arguments)
+        side.warm_up()
+        connection.send((None, side.label))
+        while True:
+            try:
+                command = connection.recv()
+            except EOFError:
+                return
+            connection.send((None, measure(side.step) if command == "step" else getattr(side, command)()))
+    except Exception:  # whatever it is, the parent shows it
+        connection.send((traceback.format_exc(), None))
