@@ -1,13 +1,14 @@
 """Where an update is computed: in this process, or spread over several."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from transformers import PreTrainedModel
 
 from knowrl_core.config.rl import RLConfig
 from knowrl_core.rl.batches import MiniBatch
-from knowrl_core.rl.checkpoint import Moments, TrainerState, save_checkpoint
+from knowrl_core.rl.checkpoint import Moments, TrainerState, load_model, save_checkpoint
 from knowrl_core.rl.experience import Experience, Floats
 from knowrl_core.rl.forward import Precision
 from knowrl_core.rl.job import UpdateJob
@@ -40,6 +41,10 @@ class Backend(Protocol):
     main: bool
     """Whether this process writes the checkpoint."""
 
+    def load(self, folder: Path, device: str) -> PreTrainedModel:
+        """The model of a folder, float32, to compute with."""
+        ...
+
     def logprobs(
         self,
         model: PreTrainedModel,
@@ -67,6 +72,10 @@ class TorchBackend:
     """One process, one device."""
 
     main = True
+
+    def load(self, folder: Path, device: str) -> PreTrainedModel:
+        """All weights here."""
+        return load_model(folder, device)
 
     def logprobs(
         self,

@@ -1,6 +1,8 @@
 """Checkpoints: a plain Hugging Face folder, and beside its files the state of optimizer and schedule."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -106,18 +108,49 @@ def save_checkpoint(
     Raises:
         StageError: It could not be written (disk full, no permission).
     """
-    try:
+    save_model(model, source=source, output=output)
+    save_state(model, moments, state, output=output)
+
+
+def save_model(model: PreTrainedModel, *, source: Path, output: Path, weights: dict[str, Tensor] | None = None) -> None:
+    """Write the first half of a checkpoint: what generates.
+
+    Args:
+        model: The policy, float32.
+        source: Folder that tokenizer, chat template and generation config are copied from.
+        output: The folder to make.
+        weights: The model's state dict, if its own tensors are empty.
+
+    Raises:
+        StageError: It could not be written.
+    """
+    with _room_named(model, output):
         output.mkdir(parents=True)
-        model.save_pretrained(output)
+        model.save_pretrained(output, state_dict=weights)
         for pattern in _COPIED:
             for path in sorted(source.glob(pattern)):
                 if path.is_dir():
                     shutil.copytree(path, output / path.name, copy_function=shutil.copyfile)
                 else:
                     shutil.copyfile(path, output / path.name)
+
+
+def save_state(model: PreTrainedModel, moments: Moments, state: TrainerState, *, output: Path) -> None:
+    """Write the second half of a checkpoint: what training goes on with.
+
+    Raises:
+        StageError: It could not be written.
+    """
+    with _room_named(model, output):
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in moments.items()}
         save_file(tensors, output / OPTIMIZER_FILE, metadata={"format": "pt"})
         (output / STATE_FILE).write_text(state.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _room_named(model: PreTrainedModel, output: Path) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:
         if not isinstance(error, OSError) and type(error).__name__ != "SafetensorError":
             raise
@@ -129,4 +162,5 @@ def save_checkpoint(
 
 
 def _gigabytes(model: PreTrainedModel) -> float:
-    return 3 * sum(p.numel() * 4 for p in model.parameters()) / 1e9  # weights and two moments
+    numbers = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())  # DeepSpeed's, where it is split
+    return 3 * 4 * numbers / 1e9  # weights and two moments

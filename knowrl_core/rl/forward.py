@@ -22,19 +22,28 @@ class PackedModel:
     Args:
         model: Any causal language model of transformers, float32.
         precision: Arithmetic of the layers (bf16 through autocast).
-        module: What is called for the body, if it is a wrapper around the model (DeepSpeed's engine).
+        whole: Whether the weights are here outside of the model's own modules, too (not so under ZeRO-3); without it
+            all logits of a pass are made.
+        device: Where to compute, if it is not where the weights are.
     """
 
-    def __init__(self, model: PreTrainedModel, precision: Precision, *, module: Any = None) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        precision: Precision,
+        *,
+        whole: bool = True,
+        device: torch.device | None = None,
+    ) -> None:
         self.model = model
         self.precision = precision
-        self._module = module or model
-        self._plain_head = module is None and has_plain_head(model)
+        self._device = device
+        self._plain_head = whole and has_plain_head(model)
         use_packed_attention(model)
 
     def __call__(self, packed_pass: PackedPass) -> TokenOutput:
         """Run one pass, which may be on any device; the results are on the model's."""
-        part = packed_pass.to(self.model.device)
+        part = packed_pass.to(self.device)
         inputs = {
             "input_ids": part.input_ids[None],
             "position_ids": part.position_ids[None],
@@ -49,13 +58,18 @@ class PackedModel:
             kept = states.index_select(0, part.keep)
             return head_outputs(kept, head, part.row, part.target, backward_dtype=narrow)
         with self._autocast(), full_precision_head(self.model, self.precision):
-            logits: Tensor = self._module(**inputs, logits_to_keep=part.keep).logits[0]
+            logits: Tensor = self.model(**inputs, logits_to_keep=part.keep).logits[0]
         return logit_outputs(logits, part.row, part.target)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._device or self.model.device
 
     def _autocast(self) -> Any:
         if self.precision == "fp32":
             return nullcontext()
-        return torch.autocast(self.model.device.type, dtype=torch.bfloat16)
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
 
 @contextmanager

@@ -15,14 +15,20 @@ KINDS = ("exp_avg", "exp_avg_sq")
 Parameters = Mapping[str, torch.nn.Parameter]
 
 
+def whole_shape(parameter: torch.nn.Parameter) -> torch.Size:
+    """The shape of a parameter, which is empty here where DeepSpeed holds it in parts."""
+    shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
+    return shape
+
+
 def parameter_groups(parameters: Parameters, rl: RLConfig) -> list[dict[str, object]]:
     """Groups with their weight decay.
 
     Biases and norm weights are not decayed: they have no scale to shrink that another weight would not restore.
     """
     groups: list[dict[str, object]] = [
-        {"params": [p for p in parameters.values() if p.ndim > 1], "weight_decay": rl.weight_decay},
-        {"params": [p for p in parameters.values() if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters.values() if len(whole_shape(p)) > 1], "weight_decay": rl.weight_decay},
+        {"params": [p for p in parameters.values() if len(whole_shape(p)) <= 1], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
 

@@ -17,7 +17,8 @@ def settle_on_bf16(model: PreTrainedModel) -> None:
     head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     for module in model.modules():
         if isinstance(module, torch.nn.Linear) and module is not head:
-            module.weight.copy_(module.weight.bfloat16())
+            weight = getattr(module.weight, "ds_tensor", module.weight)  # DeepSpeed's part of it, where it is split
+            weight.copy_(weight.bfloat16())
 
 
 def checkpoint_layers(model: PreTrainedModel) -> None:

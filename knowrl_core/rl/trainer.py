@@ -17,6 +17,7 @@ from knowrl_core.rl.batches import MiniBatch
 from knowrl_core.rl.checkpoint import Moments, TrainerState
 from knowrl_core.rl.experience import Experience, Floats
 from knowrl_core.rl.forward import PackedModel, Precision
+from knowrl_core.rl.head import TokenOutput
 from knowrl_core.rl.loss import PassLoss, TokenBatch, policy_gradient_loss, supervised_loss
 from knowrl_core.rl.optimizer import adamw, read_moments, write_moments
 from knowrl_core.rl.schedule import learning_rate
@@ -210,7 +211,7 @@ def next_state(state: TrainerState) -> TrainerState:
 
 
 def pass_loss(
-    run: PackedModel,
+    run: Callable[[PackedPass], TokenOutput],
     packed: PackedPass,
     data: Experience,
     weights: Floats,

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Sequence
 
+import torch
 from transformers import PreTrainedModel
 
 from knowrl_core.errors import InputError
@@ -46,7 +47,9 @@ def run_update(job: UpdateJob, *, progress: Progress | None = None, backend: Bac
         ArtifactError: A model or an optimizer state cannot be loaded.
         StageError: Not finite, out of memory, or the checkpoint cannot be written. ``output_dir`` does not exist then.
     """
-    if job.output_dir.exists():
+    backend = backend or TorchBackend()
+    # Only where it is written: another process may come here when it is there already.
+    if backend.main and job.output_dir.exists():
         raise InputError(
             f"output_dir {job.output_dir} exists, expected a new path",
             hint="Remove it or choose another one; an update never writes over a checkpoint.",
@@ -56,7 +59,7 @@ def run_update(job: UpdateJob, *, progress: Progress | None = None, backend: Bac
             f"rl.kl_coef is {job.rl.kl_coef} and reference_dir is not set, expected the folder of the initial model",
             hint="Set reference_dir, or rl.kl_coef to 0.",
         )
-    run = _Run(job, progress or (lambda _: None), backend or TorchBackend())
+    run = _Run(job, progress or (lambda _: None), backend)
     try:
         with out_of_memory_named(job):
             try:
@@ -66,7 +69,8 @@ def run_update(job: UpdateJob, *, progress: Progress | None = None, backend: Bac
                     raise
             return run.carry_on(non_finite=True)
     except BaseException:
-        shutil.rmtree(job.output_dir, ignore_errors=True)
+        if backend.main:
+            shutil.rmtree(job.output_dir, ignore_errors=True)
         raise
 
 
@@ -94,10 +98,10 @@ class _Run:
         first = self._epoch(0)
         own_reference = job.reference_dir is not None and job.reference_dir.resolve() == job.policy_dir.resolve()
         if job.objective == "policy_gradient" and job.reference_dir is not None and not own_reference:
-            data.reference = self._logprobs(load_model(job.reference_dir, job.device), first, "reference")
+            data.reference = self._logprobs(self.backend.load(job.reference_dir, job.device), first, "reference")
             free(job.device)  # before the policy is loaded: two models are never in memory together
         state, moments = load_state(job.optimizer_dir)
-        model = load_model(job.policy_dir, job.device)
+        model = self.backend.load(job.policy_dir, job.device)
         if self.rl.lora.rank:
             lora.attach(model, self.rl.lora, job.optimizer_dir, seed=job.shuffle_seed)
         trainer = self.backend.trainer(model, self.rl, state, moments, objective=job.objective)
@@ -169,7 +173,7 @@ class _Run:
             model,
             passes,
             self.data.n_tokens,
-            precision=resolved_precision(self.rl, model.device),
+            precision=resolved_precision(self.rl, torch.device(self.job.device)),
             on_pass=lambda done: self._report(phase, done, len(passes)),
         )
 

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from knowrl_core.config.rl import LoraConfig
 from knowrl_core.errors import ArtifactError, InputError, StageError
 from knowrl_core.rl import Rollout, UpdateResult
+from knowrl_core.rl import backend as backend_module
 from knowrl_core.rl import trainer as trainer_module
 from knowrl_core.rl import update as update_module
 from knowrl_core.rl.batches import rollout_batches
@@ -403,7 +404,7 @@ def test_optimizer_state_of_a_smaller_model_is_refused(make_job, folders):
 @pytest.fixture
 def with_unused_parameter(monkeypatch):
     """Models have a parameter that takes part in nothing, until ``join`` is called."""
-    load = update_module.load_model
+    load = backend_module.load_model
     joined = []
 
     def load_with_extra(folder, device):
@@ -413,7 +414,7 @@ def with_unused_parameter(monkeypatch):
             model.model.norm.register_forward_hook(lambda module, _, output: output * module.unused.mean())
         return model
 
-    monkeypatch.setattr(update_module, "load_model", load_with_extra)
+    monkeypatch.setattr(backend_module, "load_model", load_with_extra)
     return lambda: joined.append(True)
 
 
