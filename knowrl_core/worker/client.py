@@ -11,16 +11,12 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from knowrl_core import errors
 from knowrl_core.engines.base import ChooseRequest, ChooseResult, GenerateRequest, GenerateResult
-from knowrl_core.errors import KnowrlError, StageError, WorkerDiedError
-from knowrl_core.worker.messages import EngineSpec, Failure, Reply, Request
+from knowrl_core.errors import StageError, WorkerDiedError
+from knowrl_core.worker.messages import EngineSpec, Reply, Request
 from knowrl_core.worker.process import end, spawn, tail
 
 MODULE: Final = "knowrl_core.worker.server"
-_ERRORS: Final[dict[str, type[KnowrlError]]] = {
-    name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, KnowrlError)
-}
 
 _DEFAULTS: Final = {
     # Idle OpenMP threads that spin take the cores from all others. It must be set before torch is loaded.
@@ -113,7 +109,7 @@ class ModelWorker:
                 reply = Reply.model_validate_json(line)
                 finished = reply.done is not None or reply.error is not None
                 if reply.error:
-                    raise _as_error(reply.error)
+                    raise reply.error.as_error()
                 yield reply
         except (BrokenPipeError, ValidationError) as error:
             finished = False
@@ -166,7 +162,3 @@ class RemoteEngine:
         for reply in self._worker.ask(Request(op="choose", engine=self._spec, items=items)):
             if reply.item is not None:
                 yield ChooseResult.model_validate(reply.item)
-
-
-def _as_error(failure: Failure) -> KnowrlError:
-    return _ERRORS.get(failure.kind, StageError)(failure.message, hint=failure.hint)

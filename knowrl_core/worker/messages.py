@@ -4,11 +4,17 @@ A request is answered by any number of ``item`` and ``progress`` lines and then 
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from knowrl_core import errors
 from knowrl_core.config.system import EngineConfig
+from knowrl_core.errors import KnowrlError, StageError
+
+_ERRORS: Final[dict[str, type[KnowrlError]]] = {
+    name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, KnowrlError)
+}
 
 
 class _Message(BaseModel):
@@ -44,6 +50,15 @@ class Failure(_Message):
     kind: str
     message: str
     hint: str = ""
+
+    @classmethod
+    def of(cls, error: KnowrlError) -> "Failure":
+        """What to send of an error."""
+        return cls(kind=type(error).__name__, message=error.message, hint=error.hint)
+
+    def as_error(self) -> KnowrlError:
+        """The error again; a :class:`StageError` if its class has no public name."""
+        return _ERRORS.get(self.kind, StageError)(self.message, hint=self.hint)
 
 
 class Progress(_Message):
