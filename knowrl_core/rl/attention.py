@@ -5,7 +5,7 @@ without padding. Only attention looks at other tokens. It gathers each block's q
 PyTorch's fused kernel: the work grows with the length of a prompt, not with that of the pass.
 """
 
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -55,10 +55,7 @@ def packed_attention(
             hint="Use a model without them.",
         )
     if packed_blocks is None:
-        return cast(
-            "tuple[Tensor, None]",
-            sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options),
-        )
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
     heads, tokens, width = query.shape[1:]
     shared = key.shape[1]
     groups = heads // shared

@@ -44,7 +44,7 @@ def test_layout():
 
 def test_a_common_beginning_stands_once():
     root = list(range(20, 30))
-    units = units_of((root + [1, 2], [[5, 6]]), (root + [3], [[7, 8]]), ([9] * 4, [[5, 6]]))
+    units = units_of(([*root, 1, 2], [[5, 6]]), ([*root, 3], [[7, 8]]), ([9] * 4, [[5, 6]]))
     (packed,) = pack(units, 64)
     assert packed.input_ids.tolist() == [9, 9, 9, 9, 5, *root, 1, 2, 5, 3, 7]
     assert packed.position_ids.tolist() == [0, 1, 2, 3, 4, *range(10), 10, 11, 12, 10, 11]
@@ -61,7 +61,7 @@ def test_budget():
 
 def test_the_common_beginning_counts_in_each_pass():
     root = list(range(20, 36))
-    units = units_of(*[(root + [i, i, i, i], [[5]]) for i in range(6)])
+    units = units_of(*[([*root, i, i, i, i], [[5]]) for i in range(6)])
     # 16 + 2 * 4 = 24 a pass of two: with a budget of 27 three passes
     assert [len(p.input_ids) for p in pack(units, 27)] == [24, 24, 24]
     assert [len(p.input_ids) for p in pack(units, 100)] == [16 + 6 * 4]
@@ -69,7 +69,7 @@ def test_the_common_beginning_counts_in_each_pass():
 
 tokens = st.integers(3, 60)
 prompts = st.lists(tokens, min_size=1, max_size=12)
-roots = st.sampled_from([[], list(range(3, 15)), list(range(3, 13)) + [50]])
+roots = st.sampled_from([[], list(range(3, 15)), [*list(range(3, 13)), 50]])
 responses = st.lists(st.lists(st.integers(3, 5), min_size=1, max_size=5), min_size=1, max_size=5)
 batches = st.lists(st.tuples(roots, prompts, responses, st.integers(1, 3)), min_size=1, max_size=5)
 
