@@ -11,7 +11,7 @@ from knowrl_core.errors import StageError
 from knowrl_core.introspection.filters import FilterContext, drop_reason
 from knowrl_core.introspection.parse import ParsedItem, parse_list
 from knowrl_core.introspection.plan import PlannedCall
-from knowrl_core.introspection.similarity import ExactIndex, Match, SimilarityIndex
+from knowrl_core.introspection.similarity import Match, SimilarityIndex, WordIndex
 from knowrl_core.labels import LABELS
 from knowrl_core.seeds import SeedTask
 from knowrl_core.storage.schemas import Candidate, PoolRecord
@@ -128,7 +128,7 @@ class _Duplicates:
             "duplicate_in_pool": [(task.id, task.task) for task in pool],
             "duplicate_in_batch": [],
         }
-        self.indexes = {reason: ExactIndex() for reason in stored}
+        self.indexes = {reason: WordIndex() for reason in stored}
         for reason, tasks in stored.items():
             for task_id, text in tasks:
                 self.indexes[reason].add(task_id, text)
