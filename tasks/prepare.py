@@ -11,6 +11,7 @@ from knowrl_core.labels import FEASIBLE, INFEASIBLE
 from knowrl_core.models import ResolvedModel, resolve_model
 from knowrl_core.prompts import Prompts, check_views, load_prompts
 from knowrl_core.resources import shipped
+from knowrl_core.rl.distributed.config import check_deepspeed
 from knowrl_core.seeds import SeedTask, load_seed_file, load_seeds
 from knowrl_core.storage.files import sha256_file
 from knowrl_core.storage.layout import RunPaths
@@ -52,6 +53,8 @@ def _prepare(config_json: str, _stamp: tuple[tuple[int, int], ...]) -> Inputs:
             "warmup.share is 0.0 and warmup.epochs is above 0, expected a share above 0",
             hint="Set warmup.share to 1 for all seeds, or warmup.epochs to 0 for no warm-up.",
         )
+    if config.rl.trainer == "deepspeed":
+        check_deepspeed(config.rl)
     feasible, infeasible, probe_path = (seed_path(*item) for item in _seed_files(config))
     seeds = load_seeds(feasible, infeasible)
     for label in (FEASIBLE, INFEASIBLE):

@@ -35,7 +35,7 @@ class Server:
             for reply in self._answer(request):
                 self._send(reply)
         except KnowrlError as error:
-            self._send(Reply(error=Failure(kind=type(error).__name__, message=error.message, hint=error.hint)))
+            self._send(Reply(error=Failure.of(error)))
         except Exception as error:
             traceback.print_exc()
             self._drop_engine()
@@ -59,15 +59,19 @@ class Server:
 
     def _update(self, spec: EngineSpec, job: dict[str, Any]) -> dict[str, Any]:
         from knowrl_core.models.load import pick_device
-        from knowrl_core.rl import UpdateJob
+        from knowrl_core.rl import UpdateJob, UpdateProgress
+        from knowrl_core.rl.distributed.launch import run_distributed
         from knowrl_core.rl.update import run_update
 
         self._drop_engine()  # its weights are about to be the old ones, and training needs the memory
         self._set_up(spec)
-        result = run_update(
-            UpdateJob.model_validate({**job, "device": pick_device(spec.device).type}),
-            progress=lambda step: self._send(Reply(progress=Progress(done=step.done, total=step.total))),
-        )
+        todo = UpdateJob.model_validate({**job, "device": pick_device(spec.device).type})
+
+        def report(step: UpdateProgress) -> None:
+            self._send(Reply(progress=Progress(done=step.done, total=step.total)))
+
+        run = run_distributed if todo.rl.trainer == "deepspeed" else run_update
+        result = run(todo, progress=report)
         _release_memory()
         return result.model_dump(mode="json")
 
