@@ -47,7 +47,7 @@ class RewardTruthGuard(Section):
     """Iterations looked back."""
 
     reward_rise: Annotated[float, Field(ge=0.0, le=1.0)] = 0.03
-    """Fires when the mean reward rose by at least this over the window, and ..."""
+    """Fires when the candidates' mean reward rose by at least this over the window, and ..."""
 
     truth_fall: Annotated[float, Field(gt=0.0, le=1.0)] = 0.03
     """... the probe's balanced accuracy fell by at least this."""

@@ -4,6 +4,7 @@ from collections.abc import Container, Mapping, Sequence
 
 from knowrl_core.config.guards import GuardsConfig
 from knowrl_core.guards.decision import Decision, Point
+from knowrl_core.guards.signals import REWARD
 from knowrl_core.storage.schemas import GuardRecord
 
 
@@ -56,7 +57,7 @@ def point_of(iteration: int, metrics: Mapping[str, float], *, warmup: bool) -> P
     return Point(
         iteration=iteration,
         balanced_accuracy=metrics.get("probe/balanced_accuracy"),
-        reward=None if warmup else metrics.get("reward/mean"),
+        reward=None if warmup else metrics.get(REWARD),
     )
 
 

@@ -14,7 +14,8 @@ from knowrl_core.storage.schemas import GuardRecord
 Metrics = Mapping[str, float]
 
 BALANCED_ACCURACY: Final = "probe/balanced_accuracy"
-REWARD: Final = "reward/mean"
+REWARD: Final = "reward/candidates"
+"""Without anchors: their reward is truth."""
 
 _ROUNDING: Final = 1e-9
 """A difference of scores that reaches its bound but for rounding errors has reached it."""

@@ -86,7 +86,6 @@ class Truth:
 
     def metrics(self, reward: float) -> dict[str, float]:
         return {
-            "reward/mean": reward,
             "reward/candidates": reward,
             "probe/balanced_accuracy": self.balanced_accuracy,
             "probe/called_feasible": self.called_feasible,

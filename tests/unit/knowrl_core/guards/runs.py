@@ -28,7 +28,7 @@ class Run:
         if number:
             parent = parent_of(self.paths, number)
             files = {"checkpoint/model.safetensors": f"weights {number} from {parent}"}
-            self._commit(StageKey(number, UPDATE), {"reward/mean": 0.9}, files, inputs=self._policy(parent))
+            self._commit(StageKey(number, UPDATE), {"reward/candidates": 0.9}, files, inputs=self._policy(parent))
         key = StageKey(number, EVALUATE)
         writer = self._writer(key, inputs=self._policy(number))
         writer.metrics |= {"probe/balanced_accuracy": truth, "probe/called_feasible": called}

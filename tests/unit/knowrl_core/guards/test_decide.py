@@ -159,7 +159,7 @@ def test_a_broken_file_is_named(tmp_path, text):
 
 
 def test_points():
-    metrics = {"probe/balanced_accuracy": 0.7, "reward/mean": 0.9}
+    metrics = {"probe/balanced_accuracy": 0.7, "reward/candidates": 0.9}
     assert point_of(2, metrics, warmup=False) == Point(iteration=2, balanced_accuracy=0.7, reward=0.9)
     assert point_of(1, metrics, warmup=True).reward is None
     assert point_of(0, {}, warmup=False) == Point(iteration=0, balanced_accuracy=None, reward=None)

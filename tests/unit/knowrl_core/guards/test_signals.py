@@ -7,7 +7,7 @@ QUIET = {
     "probe/called_feasible": 0.5,
     "probe/verdict_entropy": 0.4,
     "probe/balanced_accuracy": 0.8,
-    "reward/mean": 0.8,
+    "reward/candidates": 0.8,
     "kl/end": 0.1,
     "grad_norm/max": 5.0,
 }
@@ -76,7 +76,7 @@ def test_probe_has_nothing_to_compare_with_at_first():
 
 def collapse(lineage, truth, reward, **settings):
     guards = config(probe={"action": "off"}, reward_against_truth={"reward_rise": 0.1, "truth_fall": 0.1, **settings})
-    return fired({"probe/balanced_accuracy": truth, "reward/mean": reward}, lineage, guards)
+    return fired({"probe/balanced_accuracy": truth, "reward/candidates": reward}, lineage, guards)
 
 
 def test_reward_against_truth_over_the_window():

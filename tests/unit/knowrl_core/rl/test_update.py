@@ -16,7 +16,6 @@ from knowrl_core.errors import ArtifactError, InputError, StageError
 from knowrl_core.rl import Rollout, UpdateResult
 from knowrl_core.rl import backend as backend_module
 from knowrl_core.rl import trainer as trainer_module
-from knowrl_core.rl import update as update_module
 from knowrl_core.rl.batches import rollout_batches
 from knowrl_core.rl.experience import Experience
 from knowrl_core.rl.forward import PackedModel
