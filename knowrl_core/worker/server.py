@@ -5,6 +5,8 @@ reads requests from standard input and answers on standard output until its inpu
 stay here.
 """
 
+import contextlib
+import ctypes
 import gc
 import logging
 import os
@@ -108,6 +110,8 @@ def _release_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    with contextlib.suppress(OSError, AttributeError):  # glibc keeps freed memory otherwise; others have no such call
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def main() -> None:
