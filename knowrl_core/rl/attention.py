@@ -61,17 +61,70 @@ def packed_attention(
     groups = heads // shared
     n_blocks, n_queries = packed_blocks.queries.shape
     # The query heads that share a key head become further queries of it, so keys need no copies for them.
-    q = query[0].view(shared, groups, tokens, width).index_select(2, packed_blocks.queries.flatten())
+    q = _queries(query[0].view(shared, groups, tokens, width), packed_blocks)
     q = q.view(shared, groups, n_blocks, n_queries, width).permute(2, 0, 1, 3, 4).reshape(n_blocks, shared, -1, width)
-    k, v = (
-        part[0].index_select(1, packed_blocks.keys.flatten()).view(shared, n_blocks, -1, width).transpose(0, 1)
-        for part in (key, value)
-    )
+    k, v = (_keys(part[0], packed_blocks).view(shared, n_blocks, -1, width).transpose(0, 1) for part in (key, value))
     mask = packed_blocks.mask.repeat(1, 1, groups, 1)
     out = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling)
     out = out.view(n_blocks, shared, groups, n_queries, width).permute(0, 3, 1, 2, 4)
-    out = out.reshape(n_blocks * n_queries, heads, width).index_select(0, packed_blocks.places)
-    return out[None], None
+    return _flat(out.reshape(n_blocks * n_queries, heads, width), packed_blocks)[None], None
+
+
+class _Gather(torch.autograd.Function):
+    """``index_select`` whose gradient is mostly a gather, too.
+
+    In general the gradient of a gather is a scatter, which is slow. Here it is known where each row went: to one place,
+    and, for a context, to some more.
+    """
+
+    @staticmethod
+    def forward(  # noqa: PLR0917 - autograd passes by position
+        ctx: Any,
+        rows: Tensor,
+        dim: int,
+        index: Tensor,
+        back: Tensor,
+        unused: Tensor | None,
+        more: Tensor | None,
+    ) -> Tensor:
+        """Rows at ``index``; ``back`` holds one place of each row of the input in the result.
+
+        ``unused`` rows of the input went nowhere. ``more`` are further places that hold rows of the input.
+        """
+        ctx.dim, ctx.tensors = dim, (index, back, unused, more)
+        return rows.index_select(dim, index)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        index, back, unused, more = ctx.tensors
+        gradient = upstream[0].index_select(ctx.dim, back)
+        if unused is not None and len(unused):
+            gradient.index_fill_(ctx.dim, unused, 0.0)
+        if more is not None and len(more):
+            gradient.index_add_(ctx.dim, index.index_select(0, more), upstream[0].index_select(ctx.dim, more))
+        return gradient, None, None, None, None, None
+
+
+def _queries(rows: Tensor, blocks: Blocks) -> Tensor:
+    """[.., .., T, D] to [.., .., B * Q, D]. Padded queries get no gradient, since their output is dropped."""
+    return _gather(rows, 2, blocks.queries.flatten(), blocks.places)
+
+
+def _keys(rows: Tensor, blocks: Blocks) -> Tensor:
+    """[.., T, D] to [.., B * K, D]. Padded keys get no gradient, since they are masked."""
+    return _gather(rows, 1, blocks.keys.flatten(), blocks.own, more=blocks.context)
+
+
+def _flat(rows: Tensor, blocks: Blocks) -> Tensor:
+    """[B * Q, .., D] to [T, .., D]."""
+    return _gather(rows, 0, blocks.places, blocks.queries.flatten(), unused=blocks.unused)
+
+
+def _gather(
+    rows: Tensor, dim: int, index: Tensor, back: Tensor, *, unused: Tensor | None = None, more: Tensor | None = None
+) -> Tensor:
+    gathered: Tensor = _Gather.apply(rows, dim, index, back, unused, more)  # type: ignore[no-untyped-call]
+    return gathered
 
 
 def use_packed_attention(model: PreTrainedModel) -> None:
@@ -87,4 +140,5 @@ def causal(length: int, device: torch.device | str = "cpu") -> Blocks:
     """The blocks of one ordinary sequence."""
     places = torch.arange(length, device=device)
     mask = torch.ones(1, 1, length, length, dtype=torch.bool, device=device).tril_()
-    return Blocks(places[None], places[None], mask, places)
+    none = torch.empty(0, dtype=torch.long, device=device)
+    return Blocks(places[None], places[None], mask, places, none, places, none)

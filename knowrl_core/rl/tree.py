@@ -37,6 +37,12 @@ class Blocks:
     """[B, 1, Q, K] bool, True where attention is allowed. Padded queries see the first key, so that no row is empty."""
     places: Tensor
     """[T] where each token of the flat sequence stands in the flattened [B, Q]."""
+    unused: Tensor
+    """The padded places of the flattened [B, Q]."""
+    own: Tensor
+    """[T] where each token stands among its own block's keys, in the flattened [B, K]."""
+    context: Tensor
+    """Places of the flattened [B, K] that hold a context's keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +165,9 @@ def _blocks(parts: Sequence[tuple[tuple[int, int], tuple[int, int], Bools]]) -> 
     queries = np.zeros((len(parts), width), dtype=np.int64)
     keys = np.zeros((len(parts), depth), dtype=np.int64)
     mask = np.zeros((len(parts), 1, width, depth), dtype=np.bool_)
-    places = []
+    places: list[NDArray[np.int64]] = []
+    own: list[NDArray[np.int64]] = []
+    used: list[NDArray[np.int64]] = []
     for number, (context, (start, end), seen) in enumerate(parts):
         before, size = context[1] - context[0], end - start
         queries[number, :size] = np.arange(start, end)
@@ -169,9 +177,9 @@ def _blocks(parts: Sequence[tuple[tuple[int, int], tuple[int, int], Bools]]) -> 
         mask[number, 0, :size, before : before + size] = seen
         mask[number, 0, size:, 0] = True
         places.append(number * width + np.arange(size, dtype=np.int64))
-    return Blocks(
-        torch.from_numpy(queries),
-        torch.from_numpy(keys),
-        torch.from_numpy(mask),
-        torch.from_numpy(np.concatenate(places)),
-    )
+        own.append(number * depth + before + np.arange(size, dtype=np.int64))
+        used.append(number * depth + np.arange(before, dtype=np.int64))
+    taken = np.concatenate(places)
+    unused = np.setdiff1d(np.arange(len(parts) * width), taken)
+    columns = (queries, keys, mask, taken, unused, np.concatenate(own), np.concatenate(used))
+    return Blocks(*map(torch.from_numpy, columns))
