@@ -7,7 +7,7 @@ import pytest
 
 from knowrl_core.storage.layout import RunPaths, StageKey
 from knowrl_core.storage.run_file import RunFile
-from knowrl_core.storage.schemas import VerdictRecord
+from knowrl_core.storage.schemas import SCHEMA_VERSION, VerdictRecord
 from knowrl_core.storage.tables import read_table
 from tests.e2e.helpers import TINY, artifacts, in_stage, kill_group, knowrl, manifests, start, wait_for
 
@@ -104,7 +104,7 @@ def test_repair_leaves_what_another_version_wrote(tmp_path, home, prefect_server
     shutil.copytree(reference, tmp_path / "smoke")
     paths = RunPaths(tmp_path, "smoke")
     file = paths.file(StageKey(0, "generate"), "manifest.json")
-    file.write_text(file.read_text().replace('"schema_version": 1', '"schema_version": 99'))
+    file.write_text(file.read_text().replace(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99'))
     before = artifacts(paths.folder), manifests(paths.folder)
     refused = knowrl(*command(tmp_path), "--repair", home=home, check=4, PREFECT_API_URL=prefect_server)
     assert "got schema version 99, expected 1" in refused.stderr
