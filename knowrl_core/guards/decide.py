@@ -35,7 +35,9 @@ def decide(
         return _decision(lineage, factor, rollbacks, stop=True, reason=_reason(by_action["stop"]))
     if not by_action["rollback"]:
         return _decision(lineage, factor, rollbacks)
-    lineage = lineage[: 1 + _best([point if point.iteration in available else None for point in lineage])]
+    # Not this iteration itself, however well it scores: a guard has just called it a collapse.
+    earlier = lineage[:-1] or lineage
+    lineage = lineage[: 1 + _best([point if point.iteration in available else None for point in earlier])]
     rollbacks += 1
     reason = f"{_reason(by_action['rollback'])}; back to iteration {lineage[-1].iteration}"
     stop = config.after_rollback == "end" or rollbacks > config.max_rollbacks

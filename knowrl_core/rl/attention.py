@@ -2,9 +2,10 @@
 
 Everything else in a transformer works on one token at a time, so a packed pass runs through it as one flat sequence
 without padding. Only attention looks at other tokens. It gathers each block's queries and keys and computes them with
-PyTorch's fused kernel: the work grows with the length of a prompt, not with that of the pass.
+PyTorch's fused kernel, so the work grows with the length of a prompt, not with that of the pass.
 """
 
+from collections import deque
 from typing import Any, Final
 
 import torch
@@ -56,18 +57,31 @@ def packed_attention(
         )
     if packed_blocks is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
+    calls.append(type(module).__name__)
     heads, tokens, width = query.shape[1:]
-    shared = key.shape[1]
+    shared, depth = key.shape[1], value.shape[-1]
     groups = heads // shared
-    n_blocks, n_queries = packed_blocks.queries.shape
     # The query heads that share a key head become further queries of it, so keys need no copies for them.
-    q = _queries(query[0].view(shared, groups, tokens, width), packed_blocks)
-    q = q.view(shared, groups, n_blocks, n_queries, width).permute(2, 0, 1, 3, 4).reshape(n_blocks, shared, -1, width)
-    k, v = (_keys(part[0], packed_blocks).view(shared, n_blocks, -1, width).transpose(0, 1) for part in (key, value))
-    mask = packed_blocks.mask.repeat(1, 1, groups, 1)
-    out = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling)
-    out = out.view(n_blocks, shared, groups, n_queries, width).permute(0, 3, 1, 2, 4)
-    return _flat(out.reshape(n_blocks * n_queries, heads, width), packed_blocks)[None], None
+    queries = _queries(query[0].view(shared, groups, tokens, width), packed_blocks)
+    keys, values = _keys(key[0], packed_blocks), _keys(value[0], packed_blocks)
+    outputs = []
+    first_query = first_key = 0
+    for mask in packed_blocks.masks:
+        n, _, n_queries, n_keys = mask.shape
+        q = queries.narrow(2, first_query, n * n_queries).view(shared, groups, n, n_queries, width)
+        q = q.permute(2, 0, 1, 3, 4).reshape(n, shared, -1, width)
+        k = keys.narrow(1, first_key, n * n_keys).view(shared, n, n_keys, width).transpose(0, 1)
+        v = values.narrow(1, first_key, n * n_keys).view(shared, n, n_keys, depth).transpose(0, 1)
+        many = mask.repeat(1, 1, groups, 1)
+        out = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=many, scale=scaling)
+        out = out.view(n, shared, groups, n_queries, depth).permute(0, 3, 1, 2, 4)
+        outputs.append(out.reshape(n * n_queries, heads, depth))
+        first_query, first_key = first_query + n * n_queries, first_key + n * n_keys
+    return _flat(torch.cat(outputs) if len(outputs) > 1 else outputs[0], packed_blocks)[None], None
+
+
+calls: deque[str] = deque(maxlen=1000)
+"""Layers that computed a packed pass lately: how a model is caught that does not pass the blocks on."""
 
 
 class _Gather(torch.autograd.Function):
@@ -106,18 +120,18 @@ class _Gather(torch.autograd.Function):
 
 
 def _queries(rows: Tensor, blocks: Blocks) -> Tensor:
-    """[.., .., T, D] to [.., .., B * Q, D]. Padded queries get no gradient, since their output is dropped."""
-    return _gather(rows, 2, blocks.queries.flatten(), blocks.places)
+    """[.., .., T, D] to [.., .., queries, D]. Padded queries get no gradient, since their output is dropped."""
+    return _gather(rows, 2, blocks.queries, blocks.places)
 
 
 def _keys(rows: Tensor, blocks: Blocks) -> Tensor:
-    """[.., T, D] to [.., B * K, D]. Padded keys get no gradient, since they are masked."""
-    return _gather(rows, 1, blocks.keys.flatten(), blocks.own, more=blocks.context)
+    """[.., T, D] to [.., keys, D]. Padded keys get no gradient, since they are masked."""
+    return _gather(rows, 1, blocks.keys, blocks.own, more=blocks.context)
 
 
 def _flat(rows: Tensor, blocks: Blocks) -> Tensor:
-    """[B * Q, .., D] to [T, .., D]."""
-    return _gather(rows, 0, blocks.places, blocks.queries.flatten(), unused=blocks.unused)
+    """[queries, .., D] to [T, .., D]."""
+    return _gather(rows, 0, blocks.places, blocks.queries, unused=blocks.unused)
 
 
 def _gather(
@@ -141,4 +155,4 @@ def causal(length: int, device: torch.device | str = "cpu") -> Blocks:
     places = torch.arange(length, device=device)
     mask = torch.ones(1, 1, length, length, dtype=torch.bool, device=device).tril_()
     none = torch.empty(0, dtype=torch.long, device=device)
-    return Blocks(places[None], places[None], mask, places, none, places, none)
+    return Blocks(places, places, (mask,), places, none, places, none)

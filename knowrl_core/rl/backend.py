@@ -67,6 +67,10 @@ class Backend(Protocol):
         """Write the checkpoint."""
         ...
 
+    def release(self) -> None:
+        """Let go of a trainer that is not used any more."""
+        ...
+
 
 class TorchBackend:
     """One process, one device."""
@@ -98,3 +102,6 @@ class TorchBackend:
     def save(self, trainer: PolicyTrainer, job: UpdateJob) -> None:
         """Write the weights as they are here."""
         save_checkpoint(trainer.model, trainer.moments(), trainer.state, source=job.policy_dir, output=job.output_dir)
+
+    def release(self) -> None:
+        """Nothing is held here."""

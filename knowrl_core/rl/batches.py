@@ -45,9 +45,21 @@ def rollout_batches(labels: Sequence[str | None], *, size: int, seed: int, balan
     return [tuple(order[i : i + size]) for i in range(0, len(order), size)]
 
 
-def mini_batches(
+@dataclass(frozen=True, slots=True)
+class StepTasks:
+    """The tasks of one optimizer step, not packed yet."""
+
+    epoch: int
+    """Pass over the rollouts, from 0."""
+    batch: int
+    """Rollout batch that they belong to, from 0."""
+    tasks: tuple[int, ...]
+    """Their indices."""
+
+
+def plan_steps(
     data: Experience, batches: Sequence[tuple[int, ...]], rl: RLConfig, *, epoch: int, seed: int
-) -> Iterator[MiniBatch]:
+) -> Iterator[StepTasks]:
     """The optimizer steps of one epoch.
 
     Rollout batches keep their order and members. Epoch 0 takes their tasks as they come; later ones in a new order
@@ -63,6 +75,19 @@ def mini_batches(
             chosen.append(task)
             verdicts += data.rollouts[task].n_verdicts
             if verdicts >= rl.train_batch_size or i == len(tasks) - 1:
-                units = [unit for member in chosen for unit in data.units[member]]
-                yield MiniBatch(epoch, number, tuple(chosen), tuple(pack(units, rl.micro_token_budget)))
+                yield StepTasks(epoch, number, tuple(chosen))
                 chosen, verdicts = [], 0
+
+
+def pack_step(step: StepTasks, data: Experience, rl: RLConfig) -> MiniBatch:
+    """Pack a step's tasks; the same tasks always give the same passes."""
+    units = [unit for task in step.tasks for unit in data.units[task]]
+    return MiniBatch(step.epoch, step.batch, step.tasks, tuple(pack(units, rl.micro_token_budget)))
+
+
+def mini_batches(
+    data: Experience, batches: Sequence[tuple[int, ...]], rl: RLConfig, *, epoch: int, seed: int
+) -> Iterator[MiniBatch]:
+    """The steps of one epoch, packed."""
+    for step in plan_steps(data, batches, rl, epoch=epoch, seed=seed):
+        yield pack_step(step, data, rl)

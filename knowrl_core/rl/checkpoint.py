@@ -66,14 +66,22 @@ def load_model(folder: Path, device: str) -> PreTrainedModel:
     return load_policy(folder, device=device, dtype=torch.float32)
 
 
-def load_state(folder: Path | None) -> tuple[TrainerState, Moments]:
+def load_state(folder: Path | None, *, policy: Path | None = None) -> tuple[TrainerState, Moments]:
     """State of optimizer and schedule from a checkpoint; fresh ones without a folder.
+
+    Args:
+        folder: The checkpoint.
+        policy: The policy's own folder. Where its state is not gone on with, as after a warm-up, it still says in which
+            arithmetic its weights were trained.
 
     Raises:
         ArtifactError: A file is missing or cannot be read.
     """
     if folder is None:
-        return TrainerState(), {}
+        before = TrainerState()
+        if policy is not None and (policy / STATE_FILE).exists():
+            before = _read_state(policy)
+        return TrainerState(precision=before.precision), {}
     try:
         state = TrainerState.model_validate_json((folder / STATE_FILE).read_bytes())
         return state, load_file(folder / OPTIMIZER_FILE)
@@ -82,6 +90,13 @@ def load_state(folder: Path | None) -> tuple[TrainerState, Moments]:
     except Exception as error:
         if type(error).__name__ != "SafetensorError":  # not exported under one name by all versions
             raise
+        raise _bad_state(folder, str(error)) from error
+
+
+def _read_state(folder: Path) -> TrainerState:
+    try:
+        return TrainerState.model_validate_json((folder / STATE_FILE).read_bytes())
+    except (OSError, ValidationError) as error:
         raise _bad_state(folder, str(error)) from error
 
 

@@ -1,4 +1,4 @@
-"""One packed forward pass through any Hugging Face causal language model."""
+"""One packed forward pass through a Hugging Face causal language model."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -11,20 +11,27 @@ from transformers import PreTrainedModel
 from knowrl_core.errors import StageError
 from knowrl_core.rl.attention import use_packed_attention
 from knowrl_core.rl.head import TokenOutput, has_plain_head, head_outputs, logit_outputs
+from knowrl_core.rl.selfcheck import plain_logprobs, require_packed
 from knowrl_core.rl.tree import PackedPass
 
 Precision = Literal["fp32", "bf16"]
+
+_CHECKED = "_knowrl_packed_form_is_right"
+"""Set on a model once :mod:`~knowrl_core.rl.selfcheck` has passed."""
 
 
 class PackedModel:
     """A model that computes packed passes.
 
     Args:
-        model: Any causal language model of transformers, float32.
+        model: A causal language model of transformers, float32, whose attention can be replaced.
         precision: Arithmetic of the layers (bf16 through autocast).
         whole: Whether the weights are here outside of the model's own modules, too (not so under ZeRO-3); without it
             all logits of a pass are made.
         device: Where to compute, if it is not where the weights are.
+
+    Raises:
+        StageError: The model's packed form is not its plain one (not checked under ZeRO-3).
     """
 
     def __init__(
@@ -39,7 +46,14 @@ class PackedModel:
         self.precision = precision
         self._device = device
         self._plain_head = whole and has_plain_head(model)
+        known = getattr(model, _CHECKED, False) or not whole or model.device.type == "meta"
+        expected = None if known else plain_logprobs(model)
         use_packed_attention(model)
+        if expected is not None:
+            self.precision = "fp32"
+            require_packed(model, self, expected)
+            self.precision = precision
+            setattr(model, _CHECKED, True)
 
     def __call__(self, packed_pass: PackedPass) -> TokenOutput:
         """Run one pass, which may be on any device; the results are on the model's."""

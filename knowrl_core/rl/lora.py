@@ -54,6 +54,11 @@ def attach(model: PreTrainedModel, config: LoraConfig, folder: Path | None, *, s
                 f"no adapter fits the model: {error}"[:500],
                 hint="Name linear layers of this model in rl.lora.targets, or leave it empty.",
             ) from error
+    if isinstance(model.get_output_embeddings(), LoraLayer):  # type: ignore[no-untyped-call]
+        raise StageError(
+            "rl.lora.targets names the LM head, expected layers below it: it may share its weight with the embeddings",
+            hint="Leave it out of rl.lora.targets.",
+        )
     saved = None if folder is None else folder / ADAPTER / WEIGHTS_FILE
     if saved is not None and saved.exists():
         _restore(model, saved)

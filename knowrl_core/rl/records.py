@@ -126,7 +126,7 @@ def _probabilities(data: Experience) -> dict[str, float]:
     if data.importance is not None:
         metrics["importance/mean"] = float(data.importance.mean())
         metrics["importance/capped"] = float((data.importance < ratio * (1 - 1e-9)).mean())
-    if data.reference is not None:
+    if data.reference is not None and np.isfinite(data.reference).all():
         metrics["kl/start"] = float(kl_estimate(data.policy, data.reference, "k1").mean())
     return metrics
 

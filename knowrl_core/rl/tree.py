@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,22 +28,28 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """How attention is computed: ``B`` blocks of ``Q`` queries over ``K`` keys, padded at the end."""
+    """How attention is computed: blocks of queries over keys, in classes of like size.
+
+    A class has ``B`` blocks of ``Q`` queries over ``K`` keys, padded at the end. Sizes within a class differ by less
+    than a factor of two, so the padding is bounded whatever the mix of lengths. The flat arrays hold the classes one
+    after the other.
+    """
 
     queries: Tensor
-    """[B, Q] places of the queries in the flat sequence."""
+    """[sum of B Q] places of the queries in the flat sequence."""
     keys: Tensor
-    """[B, K] places of the keys: those of the context, then the block's own."""
-    mask: Tensor
-    """[B, 1, Q, K] bool, True where attention is allowed. Padded queries see the first key, so that no row is empty."""
+    """[sum of B K] places of the keys: of each block those of the context, then its own."""
+    masks: tuple[Tensor, ...]
+    """For each class [B, 1, Q, K] bool, True where attention is allowed. Padded queries see the first key, so that no
+    row is empty."""
     places: Tensor
-    """[T] where each token of the flat sequence stands in the flattened [B, Q]."""
+    """[T] where each token of the flat sequence stands among the queries."""
     unused: Tensor
-    """The padded places of the flattened [B, Q]."""
+    """The padded places among the queries."""
     own: Tensor
-    """[T] where each token stands among its own block's keys, in the flattened [B, K]."""
+    """[T] where each token stands among its own block's keys."""
     context: Tensor
-    """Places of the flattened [B, K] that hold a context's keys."""
+    """Places among the keys that hold a context's keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +74,30 @@ class PackedPass:
     def to(self, device: torch.device | str) -> "PackedPass":
         """The same pass on another device."""
 
-        def moved(part: Blocks | Tensor) -> Blocks | Tensor:
+        def moved(part: Any) -> Any:
             if isinstance(part, Tensor):
                 return part.to(device)
-            return Blocks(*(getattr(part, f.name).to(device) for f in fields(part)))
+            if isinstance(part, tuple):
+                return tuple(map(moved, part))
+            return Blocks(*(moved(getattr(part, f.name)) for f in fields(part)))
 
-        return PackedPass(*(moved(getattr(self, f.name)) for f in fields(self)))  # type: ignore[arg-type]
+        return PackedPass(*(moved(getattr(self, f.name)) for f in fields(self)))
 
     def visible(self) -> Tensor:
         """[T, T] bool, query by key: True where attention is allowed. For tests and for models that need one mask."""
         size = len(self.input_ids)
         seen = torch.zeros(size, size, dtype=torch.bool)
-        flat = self.blocks.places
-        width = self.blocks.queries.shape[1]
-        for token in range(size):
-            block, query = divmod(int(flat[token]), width)
-            seen[token, self.blocks.keys[block][self.blocks.mask[block, 0, query]]] = True
+        query, key = 0, 0
+        for mask in self.blocks.masks:
+            n, _, width, depth = mask.shape
+            queries = self.blocks.queries[query : query + n * width].view(n, width)
+            keys = self.blocks.keys[key : key + n * depth].view(n, depth)
+            for block in range(n):
+                for place in range(width):
+                    at = query + block * width + place
+                    if self.blocks.places[queries[block, place]] == at:  # not padding
+                        seen[queries[block, place], keys[block][mask[block, 0, place]]] = True
+            query, key = query + n * width, key + n * depth
         return seen
 
 
@@ -159,27 +174,58 @@ def _place(unit: Unit, columns: _Columns, depth: int) -> Bools:
     return seen
 
 
-def _blocks(parts: Sequence[tuple[tuple[int, int], tuple[int, int], Bools]]) -> Blocks:
+Part = tuple[tuple[int, int], tuple[int, int], Bools]
+"""Span of the context, span of the block's own tokens, and which of these each of them sees."""
+
+
+def _blocks(parts: Sequence[Part]) -> Blocks:
+    classes: dict[tuple[int, int], list[Part]] = {}
+    for part in parts:
+        context, (start, end), _ = part
+        own = end - start
+        classes.setdefault((own.bit_length(), (context[1] - context[0] + own).bit_length()), []).append(part)
+    columns = [_class(classes[size]) for size in sorted(classes)]
+    queries = np.concatenate([column.queries.ravel() for column in columns])
+    keys = np.concatenate([column.keys.ravel() for column in columns])
+    used = np.concatenate([column.used.ravel() for column in columns])
+    kind = np.concatenate([column.kind.ravel() for column in columns])
+    tokens = max(end for _, (_, end), _ in parts)
+    places, own_keys = np.zeros(tokens, dtype=np.int64), np.zeros(tokens, dtype=np.int64)
+    places[queries[used]] = np.flatnonzero(used)
+    own_keys[keys[kind == _OWN]] = np.flatnonzero(kind == _OWN)
+    unused, context_keys = np.flatnonzero(~used), np.flatnonzero(kind == _CONTEXT)
+    masks = tuple(torch.from_numpy(column.mask) for column in columns)
+    flat = [torch.from_numpy(values) for values in (queries, keys, places, unused, own_keys, context_keys)]
+    return Blocks(flat[0], flat[1], masks, *flat[2:])
+
+
+_PADDING, _CONTEXT, _OWN = 0, 1, 2
+
+
+class _Class:
+    """The padded arrays of one class."""
+
+    def __init__(self, blocks: int, width: int, depth: int) -> None:
+        self.queries = np.zeros((blocks, width), dtype=np.int64)
+        self.used = np.zeros((blocks, width), dtype=np.bool_)
+        self.keys = np.zeros((blocks, depth), dtype=np.int64)
+        self.kind = np.full((blocks, depth), _PADDING, dtype=np.int8)
+        self.mask = np.zeros((blocks, 1, width, depth), dtype=np.bool_)
+
+
+def _class(parts: Sequence[Part]) -> _Class:
     width = max(end - start for _, (start, end), _ in parts)
     depth = max(context[1] - context[0] + end - start for context, (start, end), _ in parts)
-    queries = np.zeros((len(parts), width), dtype=np.int64)
-    keys = np.zeros((len(parts), depth), dtype=np.int64)
-    mask = np.zeros((len(parts), 1, width, depth), dtype=np.bool_)
-    places: list[NDArray[np.int64]] = []
-    own: list[NDArray[np.int64]] = []
-    used: list[NDArray[np.int64]] = []
+    made = _Class(len(parts), width, depth)
     for number, (context, (start, end), seen) in enumerate(parts):
         before, size = context[1] - context[0], end - start
-        queries[number, :size] = np.arange(start, end)
-        keys[number, :before] = np.arange(*context)
-        keys[number, before : before + size] = np.arange(start, end)
-        mask[number, 0, :size, :before] = True
-        mask[number, 0, :size, before : before + size] = seen
-        mask[number, 0, size:, 0] = True
-        places.append(number * width + np.arange(size, dtype=np.int64))
-        own.append(number * depth + before + np.arange(size, dtype=np.int64))
-        used.append(number * depth + np.arange(before, dtype=np.int64))
-    taken = np.concatenate(places)
-    unused = np.setdiff1d(np.arange(len(parts) * width), taken)
-    columns = (queries, keys, mask, taken, unused, np.concatenate(own), np.concatenate(used))
-    return Blocks(*map(torch.from_numpy, columns))
+        made.queries[number, :size] = np.arange(start, end)
+        made.used[number, :size] = True
+        made.keys[number, :before] = np.arange(*context)
+        made.kind[number, :before] = _CONTEXT
+        made.keys[number, before : before + size] = np.arange(start, end)
+        made.kind[number, before : before + size] = _OWN
+        made.mask[number, 0, :size, :before] = True
+        made.mask[number, 0, :size, before : before + size] = seen
+        made.mask[number, 0, size:, 0] = True
+    return made

@@ -10,7 +10,7 @@ from knowrl_core.errors import InputError
 from knowrl_core.rl import lora
 from knowrl_core.rl.average import AVERAGE, write_average
 from knowrl_core.rl.backend import Backend, TorchBackend
-from knowrl_core.rl.batches import MiniBatch, mini_batches, rollout_batches
+from knowrl_core.rl.batches import MiniBatch, StepTasks, pack_step, plan_steps, rollout_batches
 from knowrl_core.rl.checkpoint import load_model, load_state, save_checkpoint
 from knowrl_core.rl.experience import Experience, Floats
 from knowrl_core.rl.forward import check_model_fits
@@ -63,11 +63,13 @@ def run_update(job: UpdateJob, *, progress: Progress | None = None, backend: Bac
     try:
         with out_of_memory_named(job):
             try:
-                return run.train()
+                trained = run.train()
             except NonFiniteError:
                 if job.non_finite == "raise":
                     raise
-            return run.carry_on(non_finite=True)
+                return run.carry_on(non_finite=True)
+            # Here, and not in train(), so that its model and optimizer are gone.
+            return trained or run.carry_on()
     except BaseException:
         if backend.main:
             shutil.rmtree(job.output_dir, ignore_errors=True)
@@ -87,21 +89,23 @@ class _Run:
             seed=job.shuffle_seed,
             balance=job.rl.balance_batches,
         )
+        self.without_signal = 0
 
-    def train(self) -> UpdateResult:
-        """The whole update."""
+    def train(self) -> UpdateResult | None:
+        """Make the optimizer steps and write the checkpoint; None, and nothing is written, if there is none to make."""
         job, data = self.job, self.data
         if not self.kept:
-            return self.carry_on()
+            return None
         # The passes of the first epoch serve for the log-probabilities, too. So the first step repeats the same
         # arithmetic, and its ratios are 1 to the last bit.
-        first = self._epoch(0)
+        first = [pack_step(group, data, self.rl) for group in self._plan(0)]
         own_reference = job.reference_dir is not None and job.reference_dir.resolve() == job.policy_dir.resolve()
         if job.objective == "policy_gradient" and job.reference_dir is not None and not own_reference:
             data.reference = self._logprobs(self.backend.load(job.reference_dir, job.device), first, "reference")
             free(job.device)  # before the policy is loaded: two models are never in memory together
-        state, moments = load_state(job.optimizer_dir)
+        state, moments = load_state(job.optimizer_dir, policy=job.policy_dir)
         model = self.backend.load(job.policy_dir, job.device)
+        self._check(model)
         if self.rl.lora.rank:
             lora.attach(model, self.rl.lora, job.optimizer_dir, seed=job.shuffle_seed)
         trainer = self.backend.trainer(model, self.rl, state, moments, objective=job.objective)
@@ -111,11 +115,15 @@ class _Run:
             data.policy = self._logprobs(model, first, "policy")
             data.reference = data.policy if own_reference else data.reference
             fill_in(data, self.batches, self.rl)
-        plan = [*first, *(mini for epoch in range(1, self.rl.epochs) for mini in self._epoch(epoch))]
-        useful = [m for m in plan if job.objective == "supervised" or has_signal(data, m.tasks, self.rl)]
+        planned = [group for epoch in range(self.rl.epochs) for group in self._plan(epoch)]
+        useful = [g for g in planned if job.objective == "supervised" or has_signal(data, g.tasks, self.rl)]
+        self.without_signal = len(planned) - len(useful)
+        if not useful:
+            return None
         steps: list[StepRecord] = []
         self._report("train", 0, len(useful))
-        for done, mini in enumerate(useful, start=1):
+        for done, group in enumerate(useful, start=1):
+            mini = pack_step(group, data, self.rl)  # one at a time: packed, all epochs together could be large
             outcome = trainer.step(mini, data)
             steps.append(step_record(trainer.state.global_step, mini, outcome))
             self._report("train", done, len(useful), steps[-1])
@@ -124,16 +132,17 @@ class _Run:
         self.backend.save(trainer, job)
         if adapters is not None:
             lora.save(adapters, self.rl.lora, job.output_dir)
-        return self._result(steps, without_signal=len(plan) - len(useful))
+        return self._result(steps)
 
     def carry_on(self, *, non_finite: bool = False) -> UpdateResult:
         """Write the policy and optimizer state that the update began with as its checkpoint."""
         job = self.job
+        self.backend.release()
         free(job.device)
         self._report("save", 0, 1)
         if self.backend.main:
-            state, moments = load_state(job.optimizer_dir)
-            model = load_model(job.policy_dir, job.device)
+            state, moments = load_state(job.optimizer_dir, policy=job.policy_dir)
+            model = load_model(job.policy_dir, "cpu")  # a device may be too small for a model that is split
             adapters = None
             if self.rl.lora.rank:
                 lora.attach(model, self.rl.lora, job.optimizer_dir, seed=job.shuffle_seed)
@@ -143,9 +152,7 @@ class _Run:
                 lora.save(adapters, self.rl.lora, job.output_dir)
         return self._result([], non_finite=non_finite)
 
-    def _result(
-        self, steps: Sequence[StepRecord], *, without_signal: int = 0, non_finite: bool = False
-    ) -> UpdateResult:
+    def _result(self, steps: Sequence[StepRecord], *, non_finite: bool = False) -> UpdateResult:
         job = self.job
         if self.backend.main and job.average_dir is not None:
             write_average(job.average_dir, job.output_dir, job.average_decay, job.output_dir / AVERAGE)
@@ -156,17 +163,20 @@ class _Run:
             metrics={
                 **summary(self.data, steps),
                 "left_out_prompt_too_long": float(len(job.rollouts) - len(self.kept)),
-                "steps_without_signal": float(without_signal),
+                "steps_without_signal": float(self.without_signal),
                 "non_finite": float(non_finite),
             },
         )
 
-    def _epoch(self, epoch: int) -> list[MiniBatch]:
-        return list(mini_batches(self.data, self.batches, self.rl, epoch=epoch, seed=self.job.shuffle_seed))
+    def _plan(self, epoch: int) -> list[StepTasks]:
+        return list(plan_steps(self.data, self.batches, self.rl, epoch=epoch, seed=self.job.shuffle_seed))
 
-    def _logprobs(self, model: PreTrainedModel, plan: Sequence[MiniBatch], phase: Phase) -> Floats:
+    def _check(self, model: PreTrainedModel) -> None:
         tokens = (max(*unit.prompt, *map(max, unit.responses)) for units in self.data.units for unit in units)
         check_model_fits(model, longest=max(r.longest_sequence for r in self.kept), largest_token=max(tokens))
+
+    def _logprobs(self, model: PreTrainedModel, plan: Sequence[MiniBatch], phase: Phase) -> Floats:
+        self._check(model)
         passes = [packed for mini in plan for packed in mini.passes]
         self._report(phase, 0, len(passes))
         return self.backend.logprobs(

@@ -73,9 +73,10 @@ class Server:
             self._send(Reply(progress=Progress(done=step.done, total=step.total)))
 
         run = run_distributed if todo.rl.trainer == "deepspeed" else run_update
-        result = run(todo, progress=report)
-        _release_memory()
-        return result.model_dump(mode="json")
+        try:
+            return run(todo, progress=report).model_dump(mode="json")
+        finally:
+            _release_memory()
 
     def _load(self, spec: EngineSpec) -> GenerationEngine:
         from knowrl_core.engines import build_engine

@@ -99,6 +99,12 @@ class DeepSpeedBackend:
         self._trainer = DeepSpeedTrainer(model, rl, self._settings, state, moments, objective=objective)
         return self._trainer
 
+    def release(self) -> None:
+        """End the engine, whose hooks would keep weights and moments alive."""
+        if self._trainer is not None:
+            self._trainer.engine.destroy()
+            self._trainer = None
+
     def save(self, trainer: PolicyTrainer, job: UpdateJob) -> None:
         """Write the checkpoint in the first process, which gathers it in its CPU memory: weights, then moments."""
         model = trainer.model

@@ -25,7 +25,9 @@ def environment(job: UpdateJob) -> dict[str, str]:
     """The environment of the launcher, which its processes inherit."""
     config = job.rl.deepspeed
     threads = max(1, torch.get_num_threads() // config.processes)
-    variables = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    # DeepSpeed's runner puts all variables of MLflow on the command lines of other nodes, where anybody can read them.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW")}
+    variables = {**own, "OMP_NUM_THREADS": str(threads)}
     if job.device == "cpu":
         variables["DS_ACCELERATOR"] = "cpu"
     if config.hostfile is None and sys.platform in _LOOPBACK:

@@ -52,6 +52,10 @@ class TrainingEngine:
                 if f"{kind}/{name}" in moments:
                     self._set(parameter, kind, moments[f"{kind}/{name}"])
 
+    def destroy(self) -> None:
+        """Take DeepSpeed's hooks off the model, so that weights and moments can be freed."""
+        self.engine.destroy()
+
     def __call__(self, packed: PackedPass) -> TokenOutput:
         """Run one pass."""
         return TokenOutput(*self.engine(packed))

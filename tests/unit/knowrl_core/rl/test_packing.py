@@ -2,7 +2,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from knowrl_core.errors import StageError
 from knowrl_core.rl.attention import causal, use_packed_attention
 from knowrl_core.rl.forward import PackedModel
 from knowrl_core.rl.packing import PromptUnit, pack, packed_tokens
@@ -135,3 +137,44 @@ def test_a_plain_sequence_has_causal_blocks(model):
     for blocks in (causal(4), None):
         got = model(ids, use_cache=False, packed_blocks=blocks).logits
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_padding_is_bounded_whatever_the_mix_of_lengths():
+    """One long prompt among short ones, or a long root before short rests, must not pad every block to its length."""
+    for specs in (
+        [([7] * 1000, [[2, 3]]), *[([i] * 40, [[2, 3]]) for i in range(3, 26)]],
+        [([5] * 900 + [i] * 30, [[2, 3]]) for i in range(3, 36)],
+    ):
+        (packed,) = pack(units_of(*specs), 4096)
+        needed = sum((len(prompt) + 1) ** 2 if len(prompt) != 930 else 31 * 931 for prompt, _ in specs) + (
+            900**2 if len(specs[0][0]) == 930 else 0
+        )
+        assert sum(mask.numel() for mask in packed.blocks.masks) <= 1.1 * needed
+
+
+class TestSelfCheck:
+    """A model whose attention cannot be replaced would compute something else, without an error."""
+
+    def test_a_layer_that_keeps_the_blocks_to_itself(self, make_model):
+        model = make_model("llama")
+        for layer in model.model.layers:
+            attend = layer.self_attn.forward
+            layer.self_attn.forward = lambda *args, attend=attend, packed_blocks=None, **kwargs: attend(*args, **kwargs)
+        with pytest.raises(StageError, match="model llama computes packed passes wrongly"):
+            PackedModel(model, "fp32")
+
+    @pytest.mark.parametrize("name", ["falcon", "stablelm"])
+    def test_models_that_cannot_be_packed_are_refused(self, name):
+        shape = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+        if name == "stablelm":
+            shape |= {"intermediate_size": 48, "num_key_value_heads": 2}
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(name, **shape)).float().eval()
+        with pytest.raises(StageError, match=f"model {name} (computes|cannot compute) packed passes"):
+            PackedModel(model, "fp32")
+
+    def test_it_is_done_once_a_model(self, make_model, monkeypatch):
+        model = make_model("qwen2")
+        PackedModel(model, "fp32")
+        monkeypatch.setattr("knowrl_core.rl.forward.require_packed", None)
+        PackedModel(model, "bf16")
