@@ -38,7 +38,7 @@ from tasks.labelled_sets import FROZEN, PROBE, benchmark_refs, configured_sets
 from tasks.prepare import Inputs, prepare
 from tasks.progress import Reporter
 from tasks.stage import Stage, engine_slice, stage_task, verdict_slice
-from tasks.update import TRAINING
+from tasks.update import ROLLOUTS, TRAINING
 
 INTRINSIC = "intrinsic.parquet"
 EXTRINSIC = "extrinsic.parquet"
@@ -62,7 +62,8 @@ def _inputs(ctx: RunContext, key: StageKey) -> list[FileRef]:
     refs += ctx.checkpoint_refs(key.iteration)
     refs.append(ctx.ref(StageKey(0, GENERATE), CANDIDATES))
     if key.iteration:  # what the guards look at
-        refs += [*ctx.decision_refs(key.iteration), ctx.ref(StageKey(key.iteration, UPDATE), TRAINING)]
+        refs += [*ctx.decision_refs(key.iteration)]
+        refs += [ctx.ref(StageKey(key.iteration, UPDATE), name) for name in (TRAINING, ROLLOUTS)]
     if key.iteration and not ctx.is_warmup(key.iteration):
         refs.append(ctx.ref(StageKey(key.iteration, CONSENSUS), TABLE))
     return refs

@@ -7,6 +7,7 @@ from knowrl_core.config import Config
 from knowrl_core.config.rl import RLConfig
 from knowrl_core.labels import LABELS
 from knowrl_core.rl import FlatVerdict, Rollout, UpdateJob, UpdateResult, Verdict
+from knowrl_core.rl.distributed.config import deepspeed_settings
 from knowrl_core.rng import derive_seed
 from knowrl_core.storage.commit import StageWriter
 from knowrl_core.storage.layout import CLASSIFY, CONSENSUS, UPDATE, StageKey
@@ -27,6 +28,8 @@ def _config(config: Config) -> dict[str, Any]:
     return {
         "rl": config.rl.model_dump(mode="json"),
         "reference": needs_reference(config),
+        # With the content of the user's file, not only its path.
+        "deepspeed": deepspeed_settings(config.rl) if config.rl.trainer == "deepspeed" else None,
         "average_decay": config.consensus.reward.average_decay if averages(config) else None,
         "threads": config.engine.threads,
         "device": config.model.device,

@@ -114,8 +114,8 @@ class RLConfig(Section):
     the engine gave when it sampled. The difference of the two is measured either way."""
 
     importance_cap: Annotated[float, Field(gt=0.0, le=1000.0)] | None = None
-    """Truncated importance sampling: each token's loss is multiplied by min(trainer / engine probability, cap), which
-    corrects for an engine that computes otherwise than the trainer. Null: no correction. Needs ``old_logprobs:
+    """Truncated importance sampling: each token's policy loss is multiplied by min(trainer / engine probability, cap).
+    That corrects for an engine that computes otherwise than the trainer. Null: no correction. Needs ``old_logprobs:
     recomputed``."""
 
     max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0

@@ -1,7 +1,8 @@
 """From hidden states to log-probabilities and entropies, without a second copy of the logits.
 
 The plain way keeps logits, their softmax and the gradient of both, each [R, vocabulary] in float32: more than all
-layers of a small model together. Here one such buffer is made, and turned into the gradient in place.
+layers of a small model together. Here one such buffer is kept, and turned into the gradient in place; the forward pass
+needs a second one for a moment.
 
 The forward pass is in float32 even where the model runs in bf16: with 8 bits of mantissa a logit of 20 is off by up to
 0.06, and so would be every log-probability and ratio. The two products of the backward pass have no such need and use
