@@ -32,9 +32,10 @@ from tasks.context import RunContext
 from tasks.evaluate import evaluate
 from tasks.generate import generate
 from tasks.guarding import overruled, stop_now
-from tasks.open_run import apply_retention, open_run
+from tasks.open_run import open_run
 from tasks.prepare import root_folder
 from tasks.progress import current_reporter
+from tasks.retention import apply_retention
 from tasks.update import update
 from tasks.warmup import warmup
 

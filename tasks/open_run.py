@@ -6,12 +6,10 @@ from contextlib import contextmanager
 
 from knowrl_core.config import Config
 from knowrl_core.errors import ArtifactError, OtherVersionError
-from knowrl_core.guards import active, last_evaluated, parent_of
-from knowrl_core.report import probe_scores
+from knowrl_core.guards import parent_of
 from knowrl_core.storage.layout import EVALUATE, MAX_ITERATIONS, STAGES, UPDATE, RunPaths, StageKey, stage_keys
 from knowrl_core.storage.lock import RunLock
-from knowrl_core.storage.manifest import Manifest
-from knowrl_core.storage.retention import CHECKPOINT, checkpoints_to_keep, prune
+from knowrl_core.storage.retention import CHECKPOINT
 from knowrl_core.storage.run_file import RunFile, now
 from knowrl_core.storage.verify import History, verify_run
 from knowrl_core.worker import ModelWorker
@@ -19,6 +17,7 @@ from knowrl_core.worker.process import signals_held
 from tasks.context import RunContext
 from tasks.prepare import check_folder, prepare, root_folder
 from tasks.progress import Reporter
+from tasks.retention import apply_retention
 from tasks.tracking import Tracker
 
 
@@ -102,25 +101,6 @@ def _write_outcome(run_file: RunFile, paths: RunPaths, reporter: Reporter) -> No
         run_file.write(paths)
     except OSError as error:
         reporter.warning(f"{paths.run_file}: how this attempt ended cannot be noted: {error.strerror or error}")
-
-
-def apply_retention(ctx: RunContext) -> None:
-    """Prune the checkpoints that the config does not keep; repeating it changes nothing."""
-    updates: dict[int, Manifest] = {
-        key.iteration: manifest
-        for key, manifest in ctx.history.items()
-        if key.stage == UPDATE and ctx.paths.file(key, CHECKPOINT).exists()
-    }
-    scores, last = probe_scores(ctx.history), last_evaluated(ctx.history)
-    keep = checkpoints_to_keep(
-        ctx.config.retention,
-        {iteration: scores.get(iteration) for iteration in updates},
-        parent=0 if last is None else ctx.parent(last + 1),
-        rollback="rollback" in active(ctx.config.guards).values(),
-    )
-    pruned = prune(ctx.paths, updates, keep)
-    if pruned:
-        ctx.reporter.message(f"pruned the checkpoint of iteration {', '.join(map(str, pruned))}")
 
 
 def _beyond(paths: RunPaths, *, warmup: bool) -> StageKey:

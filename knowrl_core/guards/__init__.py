@@ -1,6 +1,6 @@
 """Guards against collapse: what they see, and what follows from it."""
 
-from knowrl_core.guards.decide import decide, point_of
+from knowrl_core.guards.decide import best_point, decide, point_of
 from knowrl_core.guards.decision import DECISION, Decision, Point
 from knowrl_core.guards.past import (
     GUARD_TABLE,
@@ -23,6 +23,7 @@ __all__ = [
     "Stop",
     "active",
     "ask",
+    "best_point",
     "decide",
     "judge_iteration",
     "last_evaluated",

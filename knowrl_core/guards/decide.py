@@ -36,8 +36,7 @@ def decide(
     if not by_action["rollback"]:
         return _decision(lineage, factor, rollbacks)
     # Not this iteration itself, however well it scores: a guard has just called it a collapse.
-    earlier = lineage[:-1] or lineage
-    lineage = lineage[: 1 + _best([point if point.iteration in available else None for point in earlier])]
+    lineage = lineage[: 1 + lineage.index(best_point(lineage[:-1] or lineage, available))]
     rollbacks += 1
     reason = f"{_reason(by_action['rollback'])}; back to iteration {lineage[-1].iteration}"
     stop = config.after_rollback == "end" or rollbacks > config.max_rollbacks
@@ -46,6 +45,21 @@ def decide(
     elif stop:
         reason += f", where the run ends: {config.max_rollbacks} rollbacks are the most (guards.max_rollbacks)"
     return _decision(lineage, factor * config.learning_rate_factor, rollbacks, stop=stop, reason=reason)
+
+
+def best_point(lineage: Sequence[Point], available: Container[int]) -> Point:
+    """Where a rollback goes to: the best balanced accuracy, the earliest of equals; the first if none is known.
+
+    Args:
+        lineage: At least one iteration, oldest first.
+        available: Iterations whose checkpoint is there.
+    """
+    known = {
+        point: point.balanced_accuracy
+        for point in lineage
+        if point.iteration in available and point.balanced_accuracy is not None
+    }
+    return max(known, key=known.__getitem__) if known else lineage[0]
 
 
 def point_of(iteration: int, metrics: Mapping[str, float], *, warmup: bool) -> Point:
@@ -78,13 +92,3 @@ def _decision(
 
 def _reason(firings: Sequence[GuardRecord]) -> str:
     return "; ".join(f"guard {item.guard}: {item.message}" for item in firings)
-
-
-def _best(points: Sequence[Point | None]) -> int:
-    """Place of the best balanced accuracy, the earliest of equals; the first place if none is known."""
-    known = {
-        place: point.balanced_accuracy
-        for place, point in enumerate(points)
-        if point is not None and point.balanced_accuracy is not None
-    }
-    return max(known, key=lambda place: (known[place], -place)) if known else 0

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -42,20 +42,19 @@ def pruned_files(folder: Path) -> frozenset[str]:
 
 
 def checkpoints_to_keep(
-    config: RetentionConfig, scores: Mapping[int, float | None], *, parent: int = 0, rollback: bool = False
+    config: RetentionConfig, scores: Mapping[int, float | None], *, needed: Collection[int] = ()
 ) -> set[int]:
     """Which iterations keep their checkpoint.
 
     Args:
         config: The rules.
         scores: Balanced accuracy on the probe for each iteration that has a checkpoint; None if not evaluated yet.
-        parent: Iteration that the next one starts from; it is kept whatever the rules say.
-        rollback: A guard may roll back to the best, which is kept then, too.
+        needed: Iterations that the run may go on from; they are kept whatever the rules say.
     """
     iterations = sorted(scores)
-    keep = set(iterations[-config.keep_last :]) | ({parent} & scores.keys())
+    keep = {*iterations[-config.keep_last :], *(scores.keys() & needed)}
     known = {iteration: score for iteration, score in scores.items() if score is not None}
-    if (config.keep_best or rollback) and known:
+    if config.keep_best and known:
         # The earliest of equals: later ones have drifted further from the reference for nothing.
         keep.add(max(known, key=lambda iteration: (known[iteration], -iteration)))
     if config.keep_every:

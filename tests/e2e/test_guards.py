@@ -2,12 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 
 import pytest
 
 from knowrl_core.guards import Decision, parent_of, read_decision
-from knowrl_core.storage.layout import GENERATE, UPDATE, RunPaths, StageKey
+from knowrl_core.storage.layout import CLASSIFY, GENERATE, UPDATE, RunPaths, StageKey
 from knowrl_core.storage.manifest import read_manifest
 from knowrl_core.storage.run_file import RunFile
 from knowrl_core.storage.schemas import GuardRecord, RolloutRecord, StepRecord
@@ -35,9 +36,9 @@ def status(paths, home):
 
 
 def checkpoint(paths, iteration):
-    """sha256 of the weights of an iteration, as the inputs of others name them."""
+    """Path and sha256 of the checkpoint files of an iteration, as others name them; iteration 0 has none."""
     if iteration == 0:
-        return {"external/model"}
+        return set()
     outputs = read_manifest(paths.stage(StageKey(iteration, UPDATE))).outputs
     return {(ref.path, ref.sha256) for ref in outputs if "/checkpoint/" in ref.path}
 
@@ -107,55 +108,69 @@ def tracked_runs(root, name):
 
 
 ROLLBACK = [FIRES, f"--set={GUARD}.action=rollback", "--set=retention.keep_best=false", "--set=retention.keep_last=1"]
+FIRST, LAST = 3, 5  # the iterations that are rolled back
 
 
 @pytest.fixture(scope="module")
-def rolled_back(tmp_path_factory, home, prefect_server):
-    root = tmp_path_factory.mktemp("rollback")
-    knowrl(*command(root, *ROLLBACK), home=home, check=0, PREFECT_API_URL=prefect_server)
+def quiet(tmp_path_factory, home, prefect_server):
+    """A run up to the iteration before the first that is rolled back."""
+    root = tmp_path_factory.mktemp("quiet")
+    knowrl(*command(root, iterations=FIRST - 1), home=home, check=0, PREFECT_API_URL=prefect_server)
     return RunPaths(root, "smoke")
 
 
+@pytest.fixture(scope="module")
+def rolled_back(tmp_path_factory, home, prefect_server, quiet):
+    """That run, and the same gone on with while a guard fires in every iteration."""
+    root = tmp_path_factory.mktemp("rollback")
+    shutil.copytree(quiet.folder, root / "smoke")
+    knowrl(*command(root, *ROLLBACK, iterations=LAST), home=home, check=0, PREFECT_API_URL=prefect_server)
+    return quiet, RunPaths(root, "smoke")
+
+
 def test_rollback_starts_from_the_best_with_a_lower_learning_rate(rolled_back):
-    paths = rolled_back
-    truths = {}
-    for iteration in range(4):
-        truths[iteration] = read_manifest(paths.stage(StageKey(iteration, "evaluate"))).metrics[
-            "probe/balanced_accuracy"
-        ]
+    _, paths = rolled_back
+    truths = {
+        number: read_manifest(paths.stage(StageKey(number, "evaluate"))).metrics["probe/balanced_accuracy"]
+        for number in range(FIRST)
+    }
+    best = max(truths, key=lambda number: (truths[number], -number))
+    for iteration in range(FIRST, LAST + 1):
         decision = read_decision(paths, iteration)
-        best = max(truths, key=lambda number: (truths[number], -number))
-        assert decision.parent == (best if iteration else 0)
-        assert decision.learning_rate_factor == 0.5**iteration
-        assert decision.rollbacks == iteration
-        assert not decision.stop
-    for iteration in range(1, 4):
+        assert [point.iteration for point in decision.lineage] == list(range(best + 1))
+        rollbacks = iteration - FIRST + 1
+        assert (decision.parent, decision.rollbacks, decision.stop) == (best, rollbacks, False)
+        assert decision.learning_rate_factor == 0.5**rollbacks
+    for iteration in range(1, LAST + 1):
         update = read_manifest(paths.stage(StageKey(iteration, UPDATE)))
-        parent = parent_of(paths, iteration)
-        factor = 0.5 ** (iteration - 1)
+        factor = 0.5 ** max(iteration - FIRST, 0)
         assert update.metrics["learning_rate_factor"] == factor
         steps = read_table(paths.stage(StageKey(iteration, UPDATE)) / "training.parquet", StepRecord)
         assert {step.learning_rate for step in steps} == {LEARNING_RATE * factor}
-        for stage in (GENERATE, UPDATE):
+        parent = parent_of(paths, iteration)
+        assert parent == (iteration - 1 if iteration <= FIRST else best)
+        for stage in (GENERATE, CLASSIFY, UPDATE):
             inputs = read_manifest(paths.stage(StageKey(iteration, stage))).inputs
-            assert f"iterations/{iteration - 1:03d}/evaluate/decision.json" in {ref.path for ref in inputs}
-            if parent == 0:
-                assert "external/model" in {ref.path for ref in inputs}
-                assert not any("/checkpoint/" in ref.path for ref in inputs)
-            else:
-                used = {(ref.path, ref.sha256) for ref in inputs if "/checkpoint/" in ref.path}
-                assert used == checkpoint(paths, parent)
-    kept = {number for number in range(1, 4) if (paths.stage(StageKey(number, UPDATE)) / "checkpoint").exists()}
-    assert kept == {3, max((1, 2, 3), key=lambda number: (truths[number], -number))}  # the best checkpoint there is
-    assert {parent_of(paths, 4)} <= kept | {0}
+            assert {(ref.path, ref.sha256) for ref in inputs if "/checkpoint/" in ref.path} == checkpoint(paths, parent)
+            named = {ref.path for ref in inputs}
+            assert parent or "external/model" in named
+            assert stage == CLASSIFY or f"iterations/{iteration - 1:03d}/evaluate/decision.json" in named
+        pool = [
+            ref.path for ref in read_manifest(paths.stage(StageKey(iteration, GENERATE))).inputs if "pool" in ref.path
+        ]
+        assert pool == ([f"iterations/{parent:03d}/consensus/pool.parquet"] if parent else [])
+    kept = {n for n in range(1, LAST + 1) if (paths.stage(StageKey(n, UPDATE)) / "checkpoint").exists()}
+    assert kept == {LAST, best} - {0}
 
 
 @pytest.mark.parametrize("stage", [GENERATE, UPDATE, "evaluate"])
 def test_killed_after_a_rollback(tmp_path, home, prefect_server, rolled_back, stage):
-    paths, key = RunPaths(tmp_path, "smoke"), StageKey(2, stage)
-    kill_in(key, command(tmp_path, *ROLLBACK), paths, home, prefect_server)
-    knowrl(*command(tmp_path, *ROLLBACK), home=home, check=0, PREFECT_API_URL=prefect_server)
-    assert artifacts(paths.folder) == artifacts(rolled_back.folder)
+    quiet, uninterrupted = rolled_back
+    paths, arguments = RunPaths(tmp_path, "smoke"), command(tmp_path, *ROLLBACK, iterations=LAST)
+    shutil.copytree(quiet.folder, paths.folder)
+    kill_in(StageKey(FIRST + 1, stage), arguments, paths, home, prefect_server)
+    knowrl(*arguments, home=home, check=0, PREFECT_API_URL=prefect_server)
+    assert artifacts(paths.folder) == artifacts(uninterrupted.folder)
 
 
 def kill_in(key, arguments, paths, home, server):
@@ -175,7 +190,7 @@ def test_a_rollback_may_end_the_run(tmp_path, home, prefect_server, option):
     assert option.partition("=")[0] in done.stdout
     decision = read_decision(paths, 1)
     assert (decision.stop, decision.rollbacks) == (True, 1)
-    assert decision.parent in (0, 1)
+    assert decision.parent == 0
     assert outcomes(paths) == ["stopped"]
 
 

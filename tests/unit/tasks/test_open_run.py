@@ -6,8 +6,9 @@ from knowrl_core.config import RetentionConfig
 from knowrl_core.guards import parent_of
 from knowrl_core.storage.layout import EVALUATE, GENERATE, UPDATE, StageKey
 from knowrl_core.storage.verify import verify_run
-from tasks.open_run import _repair, apply_retention
+from tasks.open_run import _repair
 from tasks.progress import SilentReporter
+from tasks.retention import apply_retention
 from tests.unit.knowrl_core.guards.runs import Run
 
 ROLLBACK = {"label_balance": {"action": "rollback"}}
@@ -39,6 +40,18 @@ def test_the_best_is_kept_while_a_guard_may_go_back_to_it(run):
     run.configure()
     apply_retention(run.context(LAST_ONLY))
     assert kept(run) == [3]
+
+
+def test_what_a_guard_called_a_collapse_is_not_the_best_to_go_back_to(run):
+    run.configure(**ROLLBACK)
+    run.iteration(0, 0.5)
+    run.iteration(1, 0.8)
+    run.iteration(2, 0.9, called=1.0)  # scores best, and is discarded
+    for number in (3, 4):
+        run.iteration(number, 0.7)
+        apply_retention(run.context(LAST_ONLY))
+    assert kept(run) == [1, 4]
+    assert run.iteration(5, 0.6, called=1.0).parent == 1
 
 
 def test_the_parent_of_the_next_iteration_is_kept(run):

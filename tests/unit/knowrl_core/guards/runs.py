@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 from knowrl_core.config.guards import GuardsConfig
-from knowrl_core.guards import DECISION, GUARD_TABLE, judge_iteration, parent_of
+from knowrl_core.guards import DECISION, GUARD_TABLE, judge_iteration, parent_of, read_decision
 from knowrl_core.storage.commit import StageWriter
 from knowrl_core.storage.layout import EVALUATE, GENERATE, UPDATE, RunPaths, StageKey
 from knowrl_core.storage.manifest import FileRef
@@ -44,7 +44,7 @@ class Run:
         return SimpleNamespace(
             paths=self.paths,
             history=self.history,
-            parent=lambda iteration: parent_of(self.paths, iteration),
+            decision=lambda iteration: read_decision(self.paths, iteration),
             config=SimpleNamespace(retention=retention, guards=self.config),
             reporter=SimpleNamespace(message=lambda text: None, warning=lambda text: None),
         )

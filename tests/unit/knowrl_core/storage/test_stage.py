@@ -188,10 +188,8 @@ def test_which_checkpoints_stay():
     assert checkpoints_to_keep(RetentionConfig(keep_last=1), scores) == {2, 6}
     assert checkpoints_to_keep(RetentionConfig(keep_last=1, keep_best=False, keep_every=2), scores) == {2, 4, 6}
     assert checkpoints_to_keep(keep_last, {}) == set()
-    # Where the next iteration starts is kept whatever the rules say, and the best as long as a guard may go back to it.
-    assert checkpoints_to_keep(keep_last, scores, parent=3) == {3, 5, 6}
-    assert checkpoints_to_keep(keep_last, scores, parent=0) == {5, 6}
-    assert checkpoints_to_keep(keep_last, scores, rollback=True) == {2, 5, 6}
+    # What the run may go on from is kept whatever the rules say; iteration 0 has no checkpoint.
+    assert checkpoints_to_keep(keep_last, scores, needed={0, 3}) == {3, 5, 6}
 
 
 def test_a_pruned_checkpoint_is_not_damage(paths):

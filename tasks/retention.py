@@ -1,0 +1,40 @@
+"""Which checkpoints of an open run are pruned."""
+
+from collections.abc import Collection
+
+from knowrl_core.guards import active, best_point, last_evaluated
+from knowrl_core.report import probe_scores
+from knowrl_core.storage.layout import UPDATE
+from knowrl_core.storage.manifest import Manifest
+from knowrl_core.storage.retention import CHECKPOINT, checkpoints_to_keep, prune
+from tasks.context import RunContext
+
+
+def apply_retention(ctx: RunContext) -> None:
+    """Prune the checkpoints that the config does not keep; repeating it changes nothing."""
+    updates: dict[int, Manifest] = {
+        key.iteration: manifest
+        for key, manifest in ctx.history.items()
+        if key.stage == UPDATE and ctx.paths.file(key, CHECKPOINT).exists()
+    }
+    scores = probe_scores(ctx.history)
+    keep = checkpoints_to_keep(
+        ctx.config.retention,
+        {iteration: scores.get(iteration) for iteration in updates},
+        needed=_needed(ctx, updates),
+    )
+    pruned = prune(ctx.paths, updates, keep)
+    if pruned:
+        ctx.reporter.message(f"pruned the checkpoint of iteration {', '.join(map(str, pruned))}")
+
+
+def _needed(ctx: RunContext, kept: Collection[int]) -> set[int]:
+    """The iterations that the run may go on from: where the next one starts, and where a guard may roll back to."""
+    last = last_evaluated(ctx.history)
+    if last is None:
+        return set()
+    decision = ctx.decision(last)
+    needed = {decision.parent}
+    if "rollback" in active(ctx.config.guards).values():
+        needed.add(best_point(decision.lineage, available={0, *kept}).iteration)
+    return needed
