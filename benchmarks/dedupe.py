@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from itertools import pairwise
+from itertools import islice, pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
@@ -43,6 +43,7 @@ BAR = 0.7
 CHECKED = 5_000
 LEAST_RECALL = 0.99
 BLOCK = 256
+AHEAD = 1_000  # texts that are known before they are decided on; a run knows those of all its calls
 PEER = "all pairs, rapidfuzz cdist"
 STORED, ASKED = 1_400, 60  # as in a run: pool and seeds, and the candidates of an iteration
 
@@ -68,11 +69,15 @@ class Measured(NamedTuple):
 def ours(texts: Iterator[str], index: WordIndex | None = None) -> Decisions:
     """Decide with the index."""
     index = WordIndex() if index is None else index
-    for number, text in enumerate(texts):
-        match = index.nearest(text, BAR)
-        if match is None:
-            index.add(str(number), text)
-        yield match
+    number = 0
+    while coming := list(islice(texts, AHEAD)):
+        index.expect(coming, BAR)
+        for text in coming:
+            match = index.nearest(text, BAR)
+            if match is None:
+                index.add(str(number), text)
+            number += 1
+            yield match
 
 
 def all_pairs(texts: Iterator[str]) -> Decisions:

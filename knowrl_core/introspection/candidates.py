@@ -19,6 +19,9 @@ from knowrl_core.storage.schemas import Candidate, PoolRecord
 TRUNCATED: Final = "truncated"
 SURPLUS: Final = "surplus"
 
+CALLS_AHEAD: Final = 200
+"""Calls whose tasks are searched for together, which is quicker than one by one."""
+
 
 def build_candidates(
     results: Iterable[GenerateResult],
@@ -57,9 +60,14 @@ def build_candidates(
     answers = list(results)
     if len(answers) != len(plan):
         raise StageError(f"got {len(answers)} generation results, expected {len(plan)}, one a planned call")
-    for call, result in zip(plan, answers, strict=True):
-        sample = result.samples[0]
-        items = parse_list(sample.text, prefilled=call.prefilled, finish_reason=sample.finish_reason)
+    samples = [result.samples[0] for result in answers]
+    parsed = [
+        parse_list(sample.text, prefilled=call.prefilled, finish_reason=sample.finish_reason)
+        for call, sample in zip(plan, samples, strict=True)
+    ]
+    for number, (call, sample, items) in enumerate(zip(plan, samples, parsed, strict=True)):
+        if number % CALLS_AHEAD == 0:
+            duplicates.expect([item.text for coming in parsed[number : number + CALLS_AHEAD] for item in coming])
         context = FilterContext(config.filters, call.instructions)
         accepted = 0
         for place, item in enumerate(items):
@@ -135,6 +143,10 @@ class _Duplicates:
 
     def add(self, task_id: str, text: str) -> None:
         self.indexes["duplicate_in_batch"].add(task_id, text)
+
+    def expect(self, texts: Sequence[str]) -> None:
+        for index in self.indexes.values():
+            index.expect(texts, self.at_least)
 
     def find(self, text: str) -> tuple[str, Match] | None:
         for reason, index in self.indexes.items():

@@ -47,7 +47,7 @@ class _Block(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """What texts of one length look up: pairs of places, sorted, and the hash share of the lengths.
+    """What texts of one length look up: pairs of places, and the hash share of the lengths that can match.
 
     ``counts`` says for each lookup which entries count, by their upper bits: shape [lookups, 256].
     """
@@ -74,7 +74,6 @@ class PairIndex:
         self._entries = Column(np.uint32)
         self._ends = Column(np.uint32)  # of each bucket's entries
         self._rank = np.zeros(1, dtype=np.int32)
-        self._known = 1  # words below this may be in a stored task
         self._lengths: set[int] = set()
         self._plans: dict[int, _Plan | None] = {}
 
@@ -97,41 +96,40 @@ class PairIndex:
             counts = np.bincount(words, minlength=1)
             self._rank = np.empty(len(counts), dtype=np.int32)
             self._rank[np.argsort(counts, kind="stable")] = np.arange(len(counts), dtype=np.int32)
-        self._known = max(self._known, int(words[ends[start] : ends[-1]].max(initial=0)) + 1)
         self._file(start, words, ends)
 
-    def candidates(self, words: NDArray[np.int32]) -> NDArray[np.int64] | None:
-        """Numbers of all tasks that may match, some several times; ``None`` if looking at each is as quick.
+    def candidates(self, words: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        """All tasks that may match, as texts and numbers of tasks; ``None`` if looking at each task is as quick.
 
         Args:
-            words: The text's words as integers, those that no stored task has as 0.
+            words: Texts of the same length, as integers, those that no stored task has as 0: shape [texts, words].
+
+        Returns:
+            Two arrays of the same length. A task may be there several times, and the order is any.
         """
-        length = len(words)
+        length = words.shape[1]
         if length not in self._plans:
             self._plans[length] = self._plan(length)
         plan = self._plans[length]
         if plan is None:
             return None
-        # Words that no task here has would come first, and find nothing.
-        words = words[(words > 0) & (words < self._known)]
-        strange = length - len(words)
-        begin = int(np.searchsorted(plan.first, strange))
-        if begin == len(plan.first):
-            return np.empty(0, dtype=np.int64)
+        lookups = len(plan.first)
         heads, tails = _hashes(self._sorted(words))
-        hashes = heads[plan.first[begin:] - strange] + tails[plan.second[begin:] - strange] + plan.lengths[begin:]
+        hashes = heads[:, plan.first] + tails[:, plan.second] + plan.lengths
         starts, _, _, buckets, shifts = np.array(self._blocks).T
-        keys = (hashes >> shifts.astype(np.uint64)[:, None]).view(np.int64).ravel()  # block by block
-        bucket = (keys >> _UPPER_BITS) + np.repeat(buckets, len(hashes))
+        keys = (hashes.ravel() >> shifts.astype(np.uint64)[:, None]).view(np.int64)  # shape [blocks, texts * lookups]
+        bucket = ((keys >> _UPPER_BITS) + buckets[:, None]).ravel()
         low = self._ends.view[bucket].astype(np.int64)
         number = self._ends.view[bucket + 1] - low
         after = np.cumsum(number)
-        lookup = np.repeat(np.arange(len(keys)), number)
-        entries = self._entries.view[(low - after + number)[lookup] + np.arange(after[-1])]
-        row = (np.arange(len(keys)) % len(hashes) + begin) << _UPPER_BITS | keys & (1 << _UPPER_BITS) - 1
-        found = np.flatnonzero(plan.counts.take(row[lookup] ^ entries >> np.uint32(_TASK_BITS)))
-        tasks: NDArray[np.int64] = starts[lookup[found] // len(hashes)] + (entries[found] & ((1 << _TASK_BITS) - 1))
-        return tasks
+        # One element an entry from here on.
+        lookup = np.repeat(np.arange(keys.size), number)
+        entries = self._entries.view[(low - after + number)[lookup] + np.arange(len(lookup))]
+        upper = keys & (1 << _UPPER_BITS) - 1 | np.tile(np.arange(lookups) << _UPPER_BITS, len(words))
+        found = np.flatnonzero(plan.counts.take(upper.ravel()[lookup] ^ entries >> np.uint32(_TASK_BITS)))
+        block, lookup = np.divmod(lookup[found], hashes.size)
+        tasks = starts[block] + (entries[found] & ((1 << _TASK_BITS) - 1))
+        return lookup // lookups, tasks
 
     def _file(self, start: int, words: NDArray[np.int32], ends: NDArray[np.int64]) -> None:
         """Make a block of the tasks from ``start`` on."""
@@ -159,8 +157,10 @@ class PairIndex:
         self._ends.append([before])
         counts[0] += before
         self._ends.extend(np.cumsum(counts, out=counts))
+        # Plans stay good as long as there are no new lengths; more of them may pay.
+        stay = self._lengths.issuperset(distinct.tolist())
         self._lengths.update(distinct.tolist())
-        self._plans = {}
+        self._plans = {length: plan for length, plan in self._plans.items() if stay and plan is not None}
 
     def _keys(self, words: NDArray[np.int32], pairs: Pairs, bits: int) -> NDArray[np.uint64]:
         """Bucket and entry without the task, as the halves of one number: shape [tasks, pairs]."""
@@ -176,27 +176,30 @@ class PairIndex:
         return keys >> np.uint64(_UPPER_BITS) << np.uint64(32) | low << np.uint64(_TASK_BITS)
 
     def _sorted(self, words: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Words in an order from rare to common, as ranks; those that came after the ranks were made are rarest."""
+        """Each row's words from rare to common, as ranks; those that came after the ranks were made are rarest."""
         ranks = np.where(words < len(self._rank), self._rank.take(words, mode="clip"), -words)
-        ranks.sort(axis=-1)
+        # Words that no stored task has find nothing; they come first, as they need not be found.
+        ranks[words == 0] = np.iinfo(np.int32).min
+        ranks.sort(axis=1)
         return ranks
 
     def _plan(self, length: int) -> _Plan | None:
         asked = [(self.bounds.asked(length, other), other) for other in sorted(self._lengths)]
-        if not asked or LOOKUP_COST * sum(len(pairs.first) for pairs, _ in asked) >= self.stop:
+        if length >> 20 or not asked or LOOKUP_COST * sum(len(pairs.first) for pairs, _ in asked) >= self.stop:
             return None
+        rows = np.repeat(np.arange(len(asked)), [len(pairs.first) for pairs, _ in asked])
+        first, second = np.concatenate([pairs for pairs, _ in asked], axis=1)
         lengths, rests = _split(np.array([other for _, other in asked]))
-        keys = [
-            np.stack([*pairs, np.full(len(pairs.first), share)])
-            for (pairs, _), share in zip(asked, lengths.view(np.int64), strict=True)
-        ]
-        (first, second, shares), rows = np.unique(np.concatenate(keys, axis=1), axis=1, return_inverse=True)
-        counts = np.zeros((len(first), 1 << _UPPER_BITS), dtype=np.bool_)
-        ends = np.cumsum([part.shape[1] for part in keys])
-        for (_, other), rest, part in zip(asked, rests.tolist(), np.split(rows, ends), strict=False):
+        # Neighbouring lengths have the same share and ask for much the same.
+        shares, share = np.unique(lengths, return_inverse=True)
+        distinct, lookup = np.unique((share[rows] << 20 | first) << 20 | second, return_inverse=True)
+        counts = np.zeros((len(distinct), 1 << _UPPER_BITS), dtype=np.bool_)
+        ends = np.cumsum([len(pairs.first) for pairs, _ in asked])
+        for (_, other), rest, part in zip(asked, rests.tolist(), np.split(lookup, ends), strict=False):
             reach = min(self.bounds.reach(length, other), _LAST_PLACE)
             counts[part, rest << _PLACE_BITS : (rest << _PLACE_BITS) + reach + 1] = True
-        return _Plan(first, second, shares.view(np.uint64), counts)
+        place = (1 << 20) - 1
+        return _Plan(distinct >> 20 & place, distinct & place, shares[distinct >> 40], counts)
 
 
 def _split(lengths: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
@@ -209,12 +212,10 @@ def _split(lengths: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.i
 
 
 def _hashes(ranks: NDArray[np.int32]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Shares of sorted words in the hash as the first and as the second of a pair. A repeat is a word of its own."""
-    if ranks.ndim == 1:
-        times = np.arange(len(ranks)) - np.searchsorted(ranks, ranks)
-    else:
-        times = np.zeros(ranks.shape, dtype=np.int64)
-        for column in range(1, ranks.shape[1]):
-            times[:, column] = (times[:, column - 1] + 1) * (ranks[:, column] == ranks[:, column - 1])
+    """Shares in the hash of sorted rows of words, as the first and the second of a pair. A repeat is another word."""
+    places = np.arange(ranks.shape[1])
+    begins = np.zeros(ranks.shape, dtype=np.int64)
+    np.multiply(places[1:], ranks[:, 1:] != ranks[:, :-1], out=begins[:, 1:])
+    times = places - np.maximum.accumulate(begins, axis=1)
     tokens = (ranks + (times << 32)).view(np.uint64)
     return tokens * _FIRST, tokens * _SECOND

@@ -4,6 +4,8 @@ ROUGE-L (Lin 2004) between word sequences of ``m`` and ``n`` words with a longes
 precision ``l / n``, recall ``l / m`` and so F1 ``2 l / (m + n)``.
 """
 
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
 import numpy as np
@@ -19,6 +21,10 @@ RECENT: Final = 4096
 """Tasks that are looked at one by one, some 10 microseconds in all, before they are filed."""
 
 
+_WORDS_AT_A_TIME: Final = 1 << 17
+"""Bounds the memory of a search for many texts."""
+
+
 class Match(NamedTuple):
     """A stored task and how alike it is: ROUGE-L F1, 0 to 1."""
 
@@ -31,6 +37,10 @@ class SimilarityIndex(Protocol):
 
     def add(self, task_id: str, text: str) -> None:
         """Store a task."""
+        ...
+
+    def expect(self, texts: Sequence[str], at_least: float) -> None:
+        """Prepare for the search for these texts; it changes nothing but the time that takes."""
         ...
 
     def nearest(self, text: str, at_least: float) -> Match | None:
@@ -74,6 +84,8 @@ class WordIndex:
         self._longest = 0
         self._bounds = Bounds(1.0)
         self._pairs = PairIndex(self._bounds)
+        # By text: the first task that was not searched ahead, and what was found before it.
+        self._ahead: dict[str, tuple[int, NDArray[np.int64]]] = {}
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -89,46 +101,92 @@ class WordIndex:
         self._bitmaps.append([_bitmap(coded)])
         self._longest = max(self._longest, len(coded))
 
+    def expect(self, texts: Sequence[str], at_least: float) -> None:
+        """Search ahead for texts that :meth:`nearest` will be asked for; all at once, it takes a fraction of the time.
+
+        Tasks that are stored in between are found, too: they are looked at one by one.
+        """
+        self._file(at_least)
+        self._ahead = {}
+        by_length = defaultdict(list)
+        for text in texts if self._pairs.stop else ():
+            query = self._query(text)
+            if query.words:
+                by_length[len(query.words)].append((text, query))
+        for length, group in sorted(by_length.items()):
+            # The longer the texts, the more there is to look up for each.
+            step = max(1, _WORDS_AT_A_TIME // length**2)
+            for part in (group[at : at + step] for at in range(0, len(group), step)):
+                found = self._pairs.candidates(np.array([query.words for _, query in part], dtype=np.int32))
+                if found is not None:
+                    self._remember([text for text, _ in part], [query for _, query in part], *found)
+
+    def _remember(
+        self, texts: list[str], queries: list[_Text], row: NDArray[np.int64], places: NDArray[np.int64]
+    ) -> None:
+        unknown = np.array([query.unknown for query in queries])[row]
+        bitmaps = np.array([query.bitmap for query in queries])[row]
+        near, _ = self._passing(len(queries[0].words), unknown, bitmaps, places)
+        near = near[np.argsort(row[near], kind="stable")]
+        parts = np.split(places[near], np.searchsorted(row[near], np.arange(1, len(texts))))
+        self._ahead |= {text: (self._pairs.stop, part) for text, part in zip(texts, parts, strict=True)}
+
     def nearest(self, text: str, at_least: float) -> Match | None:
         """The stored task with the highest similarity, if that is ``at_least``; the one stored first among equals."""
-        coded = [self._vocabulary.get(word, 0) for word in words(text)]
-        if not coded:
+        self._file(at_least)
+        query = self._query(text)
+        if not query.words:
             return None
+        if text in self._ahead:
+            stop, filed = self._ahead[text]
+        elif found := self._pairs.candidates(np.array([query.words], dtype=np.int32)):
+            stop, filed = self._pairs.stop, found[1]
+        else:
+            stop, filed = 0, np.empty(0, dtype=np.int64)
+        places = np.concatenate([filed, self._near(query, stop)])
+        near, ceilings = self._passing(len(query.words), query.unknown, query.bitmap, places)
+        return self._best(query, places[near], ceilings)
+
+    def _file(self, at_least: float) -> None:
         if at_least != self._bounds.at_least:
             self._bounds = Bounds(at_least)
+            self._ahead = {}
         if at_least < self._pairs.bounds.at_least:
             self._pairs = PairIndex(self._bounds)
         while len(self) - self._pairs.stop >= RECENT:
             self._pairs.extend(self._words.view, self._ends.view)
-        query = _Text(coded, coded.count(0), np.uint64(_bitmap(coded)))
-        filed = self._pairs.candidates(np.array(coded, dtype=np.int32))
-        if filed is None:
-            return self._best(query, *self._passing(query, self._near(query, 0)))
-        places = np.concatenate([filed, self._near(query, self._pairs.stop)])
-        return self._best(query, *self._passing(query, places))
+
+    def _query(self, text: str) -> _Text:
+        coded = [self._vocabulary.get(word, 0) for word in words(text)]
+        return _Text(coded, coded.count(0), np.uint64(_bitmap(coded)))
 
     def _near(self, query: _Text, start: int) -> NDArray[np.int64]:
         """Look at each task from ``start`` on, and pass those that have as many of the words as any match needs."""
         lacking = np.bitwise_count(query.bitmap & ~self._bitmaps.view[start:])
-        return np.flatnonzero(lacking <= len(query.words) - query.unknown - self._least(query)) + start
-
-    def _passing(self, query: _Text, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """The places that lengths and bitmaps do not rule out, and the highest similarity that each can have."""
         length = len(query.words)
+        return np.flatnonzero(lacking <= length - query.unknown - self._least(length)) + start
+
+    def _passing(
+        self,
+        length: int,
+        unknown: NDArray[np.int64] | int,
+        bitmap: NDArray[np.uint64] | np.uint64,
+        places: NDArray[np.int64],
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Which places lengths and bitmaps do not rule out, and the highest similarity that each of them can have."""
         # A common subsequence lacks the words that only one text has.
         bitmaps = self._bitmaps.view[places]
-        shared = length - query.unknown - np.bitwise_count(query.bitmap & ~bitmaps).astype(np.int64)
+        shared = length - unknown - np.bitwise_count(bitmap & ~bitmaps).astype(np.int64)
         # Lengths are read of these only, since reading memory is what takes time.
-        near = np.flatnonzero(shared >= self._least(query))
-        places = places[near]
-        lengths = self._lengths.view[places]
-        most = np.minimum(shared[near], lengths - np.bitwise_count(bitmaps[near] & ~query.bitmap))
+        near = np.flatnonzero(shared >= self._least(length))
+        lengths = self._lengths.view[places[near]]
+        most = np.minimum(shared[near], lengths - np.bitwise_count(bitmaps & ~bitmap)[near])
         passing = np.flatnonzero(most >= self._bounds.need(length + self._longest)[length + lengths])
-        return places[passing], 2 * most[passing] / (length + lengths[passing])
+        return near[passing], 2 * most[passing] / (length + lengths[passing])
 
-    def _least(self, query: _Text) -> int:
-        """Fewest words that a match of any length shares."""
-        total = len(query.words) + self._bounds.shortest(len(query.words))
+    def _least(self, length: int) -> int:
+        """Fewest words that a text shares with a match of any length."""
+        total = length + self._bounds.shortest(length)
         return int(self._bounds.need(total)[total])
 
     def _best(self, query: _Text, places: NDArray[np.int64], ceilings: NDArray[np.float64]) -> Match | None:

@@ -74,19 +74,20 @@ def test_the_reference_equals_the_textbook_program(first, second):
     assert rouge_l_f1(first, second) == rouge_l_f1(second, first)
 
 
-@given(st.lists(TEXTS, max_size=12), st.lists(TEXTS, min_size=1, max_size=4), BARS, SMALL)
-@settings(max_examples=300, deadline=None)
-def test_decides_as_all_pairs_do(stored, texts, bar, small):
+@given(st.lists(TEXTS, max_size=12), st.lists(TEXTS, min_size=1, max_size=4), st.integers(0, 4), BARS, SMALL)
+@settings(max_examples=200, deadline=None)
+def test_decides_as_all_pairs_do(stored, texts, expected, bar, small):
     with pytest.MonkeyPatch.context() as patch:
         shrink(patch, *small)
         index = index_of(stored)
+        index.expect(texts[:expected], bar)
         for text in texts:
             assert index.nearest(text, bar) == by_all_pairs(stored, text, bar)
     assert len(index) == len(stored)
 
 
 @given(st.lists(LONG_TEXTS, max_size=8), LONG_TEXTS, st.floats(0.2, 1), st.integers(0, 6), SMALL)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_decides_on_long_texts_as_all_pairs_do(stored, text, bar, cut, small):
     stored = [*stored, " ".join(text.split()[cut:]), " ".join(text.split()[: -cut or None])]
     with pytest.MonkeyPatch.context() as patch:
@@ -94,13 +95,15 @@ def test_decides_on_long_texts_as_all_pairs_do(stored, text, bar, cut, small):
         assert index_of(stored).nearest(text, bar) == by_all_pairs(stored, text, bar)
 
 
-@given(st.lists(st.tuples(TEXTS, st.sampled_from([0.4, 0.7, 1.0])), max_size=16), SMALL)
+@given(st.lists(st.tuples(TEXTS, st.sampled_from([0.4, 0.7, 0.7, 0.7, 1.0])), max_size=20), st.integers(1, 20), SMALL)
 @settings(deadline=None)
-def test_stores_and_searches_in_turns_with_any_bar(steps, small):
+def test_stores_and_searches_in_turns_with_any_bar(steps, ahead, small):
     with pytest.MonkeyPatch.context() as patch:
         shrink(patch, *small)
         index, stored = WordIndex(), []
-        for text, bar in steps:
+        for place, (text, bar) in enumerate(steps):
+            if place % ahead == 0:
+                index.expect([text for text, _ in steps[place : place + ahead]], 0.7)
             assert index.nearest(text, bar) == by_all_pairs(stored, text, bar)
             index.add(str(len(stored)), text)
             stored.append(text)
@@ -172,6 +175,8 @@ def test_thousands_of_template_like_tasks(monkeypatch):
     scores = 2 * process.cdist(coded, coded, scorer=LCSseq.similarity, dtype=np.int32) / (sizes[:, None] + sizes)
     index, kept, dropped = WordIndex(), np.zeros(len(texts), dtype=bool), 0
     for place, text in enumerate(texts):
+        if place % 300 == 0:
+            index.expect(texts[place : place + 200], 0.7)
         exact = np.where(kept, scores[place], 0.0)
         expected = Match(str(exact.argmax()), exact.max()) if exact.max() >= 0.7 else None
         assert index.nearest(text, 0.7) == expected
