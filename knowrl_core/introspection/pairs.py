@@ -184,8 +184,14 @@ class PairIndex:
         return ranks
 
     def _plan(self, length: int) -> _Plan | None:
-        asked = [(self.bounds.asked(length, other), other) for other in sorted(self._lengths)]
-        if length >> 20 or not asked or LOOKUP_COST * sum(len(pairs.first) for pairs, _ in asked) >= self.stop:
+        asked: list[tuple[Pairs, int]] = []
+        cost = 0
+        for other in sorted(self._lengths):
+            asked.append((self.bounds.asked(length, other), other))
+            cost += LOOKUP_COST * len(asked[-1][0].first)
+            if cost >= self.stop or length >> 20:
+                return None
+        if not asked:
             return None
         rows = np.repeat(np.arange(len(asked)), [len(pairs.first) for pairs, _ in asked])
         first, second = np.concatenate([pairs for pairs, _ in asked], axis=1)
