@@ -59,7 +59,8 @@ def root(tmp_path_factory):
     return folder
 
 
-def rollouts(n=6, k=4):
+def rollouts(n=7, k=4):
+    """A step of 4 tasks is three passes of 64 tokens, and so one process has more to do than the other."""
     rng = np.random.default_rng(0)
 
     def tokens(low, high):
@@ -71,21 +72,22 @@ def rollouts(n=6, k=4):
         reward = float(rng.integers(2))
         return Verdict(sample=sample, response_token_ids=response, engine_logprobs=logprobs, reward=reward)
 
+    prompts = [tokens(22, 30) for _ in range(n)]
     return tuple(
         Rollout.from_verdicts(f"task-{i}", [FlatVerdict(prompt, verdict(j)) for j in range(k)])
-        for i, prompt in enumerate(tokens(3, 12) for _ in range(n))
+        for i, prompt in enumerate(prompts)
     )
 
 
 def make_job(root, output, *, after=None, deepspeed=None, precision="fp32", **fields):
-    """A job with an odd number of passes in its steps; ``after`` is a checkpoint to go on from."""
+    """``after`` is a checkpoint to go on from."""
     learning_rate = fields.pop("learning_rate", 1e-3)
     rl = RLConfig(
         learning_rate=learning_rate,
         weight_decay=0.1,
         kl_coef=0.05,
         rollout_batch_size=4,
-        train_batch_size=8,
+        train_batch_size=16,
         micro_token_budget=64,
         max_prompt_tokens=64,
         max_grad_norm=0.5,
@@ -175,19 +177,20 @@ def options(processes):
 
 
 def answers(root, torch_chain, processes):
-    """What the processes answer to all jobs of ``check``."""
+    """What the processes answer to all jobs that ``check`` knows."""
     first = torch_chain[0][0]
     jobs, broken = {}, {}
     for name, deepspeed in options(processes).items():
         at = f"{name}-{processes}"
-        jobs[f"{name} one"] = make_job(root, f"{at}-one", deepspeed=deepspeed)
-        jobs[f"{name} two"] = make_job(root, f"{at}-two", deepspeed=deepspeed, after=root / f"{at}-one")
         jobs[f"{name} on"] = make_job(root, f"{at}-on", deepspeed=deepspeed, after=first)
         if not name.startswith("offload"):
+            jobs[f"{name} one"] = make_job(root, f"{at}-one", deepspeed=deepspeed)
+            jobs[f"{name} two"] = make_job(root, f"{at}-two", deepspeed=deepspeed, after=root / f"{at}-one")
             jobs[f"{name} bad"] = make_job(root, f"{at}-bad", deepspeed=deepspeed, after=first, non_finite="discard")
-            jobs[f"{name} worse"] = make_job(root, f"{at}-worse", deepspeed=deepspeed)
-            broken[f"{name} bad"] = broken[f"{name} worse"] = processes - 1
+            broken[f"{name} bad"] = processes - 1
     split = options(processes)["zero3"]
+    jobs["worse"] = make_job(root, f"worse-{processes}", deepspeed=split)
+    broken["worse"] = processes - 1
     recomputed = make_job(root, f"recomputed-{processes}", deepspeed=split)
     rl = recomputed.rl.model_copy(update={"gradient_checkpointing": True})
     jobs["recomputed"] = recomputed.model_copy(update={"rl": rl})
@@ -202,22 +205,19 @@ def answers(root, torch_chain, processes):
 def check(root, torch_chain, processes, answer):
     """Two updates in a row at each stage, from and to the torch trainer, and gradients that are not finite."""
     (first, second, third), results = torch_chain
+    assert answer["worse"]["error"].startswith("the gradient norm of optimizer step 1 is")
+    assert not (root / f"worse-{processes}").exists()
     found = {name: UpdateResult.model_validate(a["result"]) for name, a in answer.items() if "result" in a}
+    expected = {"one": (first, results[0]), "two": (second, results[1]), "on": (second, results[1])}
     for name in options(processes):
-        at = f"{name}-{processes}"
-        for step, folder, result in [
-            ("one", first, results[0]),
-            ("two", second, results[1]),
-            ("on", second, results[1]),
-        ]:
-            assert_same_checkpoint(root / f"{at}-{step}", folder)
-            assert_same_result(found[f"{name} {step}"], result)
+        for step, (folder, result) in expected.items():
+            if f"{name} {step}" in found:
+                assert_same_checkpoint(root / f"{name}-{processes}-{step}", folder)
+                assert_same_result(found[f"{name} {step}"], result)
         if f"{name} bad" in found:
             assert found[f"{name} bad"].metrics["non_finite"] == 1.0
             for file in ("model.safetensors", "optimizer.safetensors", "trainer_state.json"):
-                assert (root / f"{at}-bad" / file).read_bytes() == (first / file).read_bytes()
-            assert "the gradient norm of optimizer step 1 is" in answer[f"{name} worse"]["error"]
-        assert not (root / f"{at}-worse").exists()
+                assert (root / f"{name}-{processes}-bad" / file).read_bytes() == (first / file).read_bytes()
     assert_same_checkpoint(root / f"recomputed-{processes}", first)
     assert found["nothing"].metrics["skipped"] == 1.0
     assert difference(root / f"nothing-{processes}", root / "policy", "model.safetensors") == 0.0
@@ -254,7 +254,7 @@ def test_equal_jobs_give_equal_bytes(root, one_process):
     assert (job.output_dir / "average" / "model.safetensors").is_file()
     assert result == UpdateResult.model_validate(one_process["zero2 one"]["result"])
     assert [p.phase for p in seen][-1] == "save"
-    assert [(p.done, p.step.step) for p in seen if p.phase == "train" and p.step] == [(1, 1), (2, 2), (3, 3)]
+    assert [(p.done, p.step.step) for p in seen if p.phase == "train" and p.step] == [(1, 1), (2, 2)]
     assert not list(root.glob(".deepspeed-*"))
 
 
@@ -312,7 +312,7 @@ def test_nothing_outlives_the_parent_and_a_killed_process_is_told(root):
     os.kill(ranks[-1].pid, signal.SIGKILL)
     _, text = parent.communicate(timeout=60)
     assert WorkerDiedError.__name__ in text
-    assert "a process of the update ended with signal 9" in text
+    assert "a process of the update ended and left no word" in text
     assert not psutil.wait_procs(children, timeout=5)[1]
     assert not job.output_dir.exists()
     assert not list(root.glob(".deepspeed-*"))

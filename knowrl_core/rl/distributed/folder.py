@@ -4,7 +4,7 @@ A shared file system is all that nodes have in common. Everything in it is JSON,
 """
 
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -24,11 +24,11 @@ _FAILURES: Final = "failure-*.json"
 class RankFailure(BaseModel):
     """Why a process ended."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    expected: bool
-    """Whether it is an error of ours, which says what to do. When one process ends, others may see that their peer is
-    gone, and fail of it: those errors are never expected ones."""
+    cause: Literal["known", "unknown", "peer"]
+    """``known``: an error of ours, which says what to do. ``peer``: another process had ended before, and so this one
+    failed."""
     failure: Failure
 
 
@@ -50,7 +50,7 @@ def has_failure(folder: Path) -> bool:
 
 
 def first_failure(folder: Path) -> RankFailure | None:
-    """The failure that the others follow from: an expected one, else the first; None without any."""
+    """The failure that the others follow from; None if no process has left word of one of its own."""
     paths = sorted(folder.glob(_FAILURES), key=lambda path: path.stat().st_mtime_ns)
     found = [RankFailure.model_validate_json(path.read_bytes()) for path in paths]
-    return next((item for item in found if item.expected), found[0] if found else None)
+    return next((item for cause in ("known", "unknown") for item in found if item.cause == cause), None)

@@ -97,15 +97,18 @@ def _follow(process: "subprocess.Popen[bytes]", folder: Path, progress: Callable
 def _error(code: int, folder: Path) -> KnowrlError:
     found = words.first_failure(folder)
     log = tail(folder / words.LOG)
-    if found is not None and found.expected:
+    if found is not None and found.cause == "known":
         return found.failure.as_error()
     if found is not None:
         return StageError(f"{found.failure.message}\n{log}")
     # The launcher hands on the code of a process that a signal ended as it is, and so the system cuts it to 8 bits.
     number = -code if code < 0 else 256 - code
     reason = f"signal {number}" if number in set(signal.Signals) else f"exit code {code}"
-    hint = "Signal 9 usually means that the machine ran out of memory." if number == signal.SIGKILL else ""
-    return WorkerDiedError(f"a process of the update ended with {reason} and left no result\n{log}", hint=hint)
+    return WorkerDiedError(
+        f"a process of the update ended and left no word (launcher: {reason})\n{log}",
+        hint="Most often the machine ran out of memory: see the kernel's log, and lower rl.micro_token_budget or split "
+        "more with rl.deepspeed.stage.",
+    )
 
 
 def _with_absolute_paths(job: UpdateJob) -> UpdateJob:

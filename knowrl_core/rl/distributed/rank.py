@@ -78,9 +78,12 @@ def _reporter(path: Path) -> Callable[[UpdateProgress], None]:
 
 def _described(error: BaseException) -> RankFailure:
     if isinstance(error, KnowrlError):
-        return RankFailure(expected=True, failure=Failure.of(error))
+        return RankFailure(cause="known", failure=Failure.of(error))
+    # NCCL's errors have types of their own; gloo's are told by the file that they name.
+    names = {kind.__name__ for kind in type(error).__mro__}
+    peer = "DistError" in names or "gloo/transport" in str(error)
     failure = Failure(kind="StageError", message=f"{type(error).__name__}: {error}"[:2_000])
-    return RankFailure(expected=False, failure=failure)
+    return RankFailure(cause="peer" if peer else "unknown", failure=failure)
 
 
 def _watch(lease: Path) -> None:
