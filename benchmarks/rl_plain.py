@@ -28,6 +28,7 @@ class PlainSide:
     def __init__(self, model: Any, rl: RLConfig, batch: RolloutSet, *, micro: int) -> None:
         self.model = model
         self.rl = rl
+        self._precision: Precision = "bf16" if rl.precision == "bf16" else "fp32"
         self.label = f"unpacked, {micro} sequences a pass"
         self._sequences = batch.sequences
         self._micro = micro
@@ -62,7 +63,7 @@ class PlainSide:
         for members in _slices(chosen, self._micro):
             cells = slice(int(starts[members.start]), int(starts[members.stop]))
             part = self._sequences[members.start : members.stop]
-            logprobs, _ = _token_outputs(self.model, part, precision=self.rl.precision)
+            logprobs, _ = _token_outputs(self.model, part, precision=self._precision)
             ratio = torch.exp(logprobs - self._old[cells])
             held = torch.clamp(ratio, 1.0 - self.rl.clip, 1.0 + self.rl.clip)
             advantages = self._advantages[cells]
