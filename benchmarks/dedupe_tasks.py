@@ -47,9 +47,12 @@ class _Zipf:
     def __init__(self, words: list[str]) -> None:
         self.words = words
         self.weights = list(accumulate(1 / (rank + 15) for rank in range(len(words))))
+        self.drawn: list[str] = []
 
     def __call__(self, rng: random.Random) -> str:
-        return rng.choices(self.words, cum_weights=self.weights)[0]
+        if not self.drawn:  # many at once take a tenth of the time
+            self.drawn = rng.choices(self.words, cum_weights=self.weights, k=1_000)
+        return self.drawn.pop()
 
 
 def _made_up(rng: random.Random, number: int, ending: str = "") -> _Zipf:

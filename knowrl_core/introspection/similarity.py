@@ -84,8 +84,8 @@ class WordIndex:
         self._longest = 0
         self._bounds = Bounds(1.0)
         self._pairs = PairIndex(self._bounds)
-        # By text: the first task that was not searched ahead, and what was found before it.
-        self._ahead: dict[str, tuple[int, NDArray[np.int64]]] = {}
+        # By text: its words as they were, the first task that was not searched ahead, and what was found before it.
+        self._ahead: dict[str, tuple[_Text, int, NDArray[np.int64]]] = {}
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -129,20 +129,20 @@ class WordIndex:
         near, _ = self._passing(len(queries[0].words), unknown, bitmaps, places)
         near = near[np.argsort(row[near], kind="stable")]
         parts = np.split(places[near], np.searchsorted(row[near], np.arange(1, len(texts))))
-        self._ahead |= {text: (self._pairs.stop, part) for text, part in zip(texts, parts, strict=True)}
+        for text, query, part in zip(texts, queries, parts, strict=True):
+            self._ahead[text] = query, self._pairs.stop, part
 
     def nearest(self, text: str, at_least: float) -> Match | None:
         """The stored task with the highest similarity, if that is ``at_least``; the one stored first among equals."""
         self._file(at_least)
-        query = self._query(text)
+        query, stop, filed = self._ahead.get(text, (None, 0, np.empty(0, dtype=np.int64)))
+        ahead = query is not None
+        if query is None or query.unknown:  # a task that was stored since may have the unknown words
+            query = self._query(text)
         if not query.words:
             return None
-        if text in self._ahead:
-            stop, filed = self._ahead[text]
-        elif found := self._pairs.candidates(np.array([query.words], dtype=np.int32)):
+        if not ahead and (found := self._pairs.candidates(np.array([query.words], dtype=np.int32))):
             stop, filed = self._pairs.stop, found[1]
-        else:
-            stop, filed = 0, np.empty(0, dtype=np.int64)
         places = np.concatenate([filed, self._near(query, stop)])
         near, ceilings = self._passing(len(query.words), query.unknown, query.bitmap, places)
         return self._best(query, places[near], ceilings)
@@ -164,7 +164,8 @@ class WordIndex:
         """Look at each task from ``start`` on, and pass those that have as many of the words as any match needs."""
         lacking = np.bitwise_count(query.bitmap & ~self._bitmaps.view[start:])
         length = len(query.words)
-        return np.flatnonzero(lacking <= length - query.unknown - self._least(length)) + start
+        near: NDArray[np.int64] = (lacking <= length - query.unknown - self._least(length)).nonzero()[0]
+        return near + start
 
     def _passing(
         self,
@@ -178,10 +179,10 @@ class WordIndex:
         bitmaps = self._bitmaps.view[places]
         shared = length - unknown - np.bitwise_count(bitmap & ~bitmaps).astype(np.int64)
         # Lengths are read of these only, since reading memory is what takes time.
-        near = np.flatnonzero(shared >= self._least(length))
+        near = (shared >= self._least(length)).nonzero()[0]
         lengths = self._lengths.view[places[near]]
         most = np.minimum(shared[near], lengths - np.bitwise_count(bitmaps & ~bitmap)[near])
-        passing = np.flatnonzero(most >= self._bounds.need(length + self._longest)[length + lengths])
+        passing = (most >= self._bounds.need(length + self._longest)[length + lengths]).nonzero()[0]
         return near[passing], 2 * most[passing] / (length + lengths[passing])
 
     def _least(self, length: int) -> int:
