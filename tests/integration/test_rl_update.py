@@ -100,7 +100,7 @@ def test_packed_and_plain_gradients_agree(
     """Packing is exact in float64; in float32 both forms are as far from it as rounding takes them.
 
     On this model float32 puts the plain form itself 0.8e-5 (eager attention) to 1.4e-5 (sdpa) from its float64
-    gradient. So a float32 comparison cannot tell an error of 1e-5 in the packing from rounding, and the sharp bound
+    gradient, on a processor with AVX-512; with AVX2 the two forms were 1.5e-5 to 2e-5 apart. So a float32 comparison cannot tell an error of 1e-5 in the packing from rounding, and the sharp bound
     stands on float64.
     """
     units = units[:2]
@@ -114,8 +114,8 @@ def test_packed_and_plain_gradients_agree(
     for budget in (64, 4096):
         assert (packed_gradient(model, units, weights, budget) - exact).norm() <= 1e-10 * exact.norm()
     for packed in rounded:
-        assert (packed - plain).norm() <= 3e-5 * plain.norm()
-        assert (packed - exact).norm() <= 2e-5 * exact.norm()
+        assert (packed - plain).norm() <= 5e-5 * plain.norm()
+        assert (packed - exact).norm() <= 5e-5 * exact.norm()
 
 
 def test_update(folder: Path, units: list[PromptUnit], tmp_path: Path) -> None:
