@@ -32,7 +32,7 @@ def knowrl(*arguments, home, check=None, preexec_fn=None, **environment):
         capture_output=True,
         check=False,
         text=True,
-        timeout=600,
+        timeout=1500,
         preexec_fn=preexec_fn,
         env=environment_of(home, **environment),
     )

@@ -23,7 +23,7 @@ from knowrl_core.rl.distributed import command as commands
 from knowrl_core.rl.distributed.launch import run_distributed
 from knowrl_core.rl.update import run_update
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 VOCABULARY = 61
 HERE = Path(__file__).parent
@@ -130,7 +130,7 @@ def launched(root, processes, jobs, broken):
         *(str(HERE / "deepspeed_jobs.py"), str(root / "jobs.json"), str(root / "answers")),
     ]
     environment = commands.environment(next(iter(jobs.values()))) | {"PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
     return [json.loads((root / f"answers.{rank}").read_text()) for rank in range(processes)]
 

@@ -100,8 +100,8 @@ def test_packed_and_plain_gradients_agree(
     """Packing is exact in float64; in float32 both forms are as far from it as rounding takes them.
 
     On this model float32 puts the plain form itself 0.8e-5 (eager attention) to 1.4e-5 (sdpa) from its float64
-    gradient, on a processor with AVX-512; with AVX2 the two forms were 1.5e-5 to 2e-5 apart. So a float32 comparison cannot tell an error of 1e-5 in the packing from rounding, and the sharp bound
-    stands on float64.
+    gradient, on a processor with AVX-512; with AVX2 the two forms were 1.5e-5 to 2e-5 apart. So a float32 comparison
+    cannot tell an error of 1e-5 in the packing from rounding, and the sharp bound stands on float64.
     """
     units = units[:2]
     weights = torch.randn(sum(len(r) for u in units for r in u.responses), generator=torch.Generator().manual_seed(0))
