@@ -1,12 +1,18 @@
 """Config of the guards: what counts as collapse, and what happens then."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from knowrl_core.config.base import NonNegativeInt, PositiveInt, Section, Share
 
-Action = Literal["off", "warn", "stop", "rollback"]
+
+def _off(value: Any) -> Any:
+    """YAML 1.1 reads a plain ``off`` as false."""
+    return "off" if value is False else value
+
+
+Action = Annotated[Literal["off", "warn", "stop", "rollback"], BeforeValidator(_off)]
 """``warn``: say so and go on. ``stop``: end the run after this iteration. ``rollback``: the next iteration starts from
 the best checkpoint, with a lower learning rate (see ``guards.after_rollback``)."""
 

@@ -174,3 +174,11 @@ def test_deep_nesting_is_refused_at_once():
 
 def test_text_that_is_not_utf_8_is_refused():
     assert "expected text in UTF-8" in refusal(lambda: load_config("smoke", ["run.root=a\udcffb"]))
+
+
+def test_an_action_may_be_a_plain_off():
+    """YAML 1.1 reads it as false."""
+    for value in (False, "off"):
+        assert build_config({"guards": {"kl": {"action": value}}}, source="test").guards.kl.action == "off"
+    with pytest.raises(InputError, match="action"):
+        build_config({"guards": {"kl": {"action": True}}}, source="test")
