@@ -83,9 +83,19 @@ def plain_gradient(model: PreTrainedModel, units: list[PromptUnit], weights: tor
     for unit in units:
         for response, cell in zip(unit.responses, unit.cells, strict=True):
             logits = model(torch.tensor([unit.prompt + response]), use_cache=False).logits[0, len(unit.prompt) - 1 : -1]
-            logprobs = logits.log_softmax(-1)[torch.arange(len(response)), torch.tensor(response)]
+            # Not log_softmax: over 49,152 tokens in float32 it alone puts the gradient 1.5e-5 from that in float64.
+            logprobs = logits[torch.arange(len(response)), torch.tensor(response)] - logits.logsumexp(-1)
             (logprobs * weights[cell : cell + len(response)].to(logprobs)).sum().backward()
     return gradient(model)
+
+
+def one_by_one(units: list[PromptUnit]) -> list[PromptUnit]:
+    """Each response with a prompt of its own."""
+    return [
+        PromptUnit(unit.prompt, (response,), (cell,))
+        for unit in units
+        for response, cell in zip(unit.responses, unit.cells, strict=True)
+    ]
 
 
 def float64_norm(self: LlamaRMSNorm, hidden: torch.Tensor) -> torch.Tensor:
@@ -97,16 +107,15 @@ def float64_norm(self: LlamaRMSNorm, hidden: torch.Tensor) -> torch.Tensor:
 def test_packed_and_plain_gradients_agree(
     folder: Path, units: list[PromptUnit], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Packing is exact in float64; in float32 both forms are as far from it as rounding takes them.
+    """Packed, one verdict a pass, and the plain model agree to 1e-5 in float32, and as well with float64.
 
-    On this model float32 puts the plain form itself 0.8e-5 (eager attention) to 1.4e-5 (sdpa) from its float64
-    gradient, on a processor with AVX-512; with AVX2 the two forms were 1.5e-5 to 2e-5 apart. So a float32 comparison
-    cannot tell an error of 1e-5 in the packing from rounding, and the sharp bound stands on float64.
+    Seen: 4e-6 between any two of them. In float64 they agree to rounding.
     """
     units = units[:2]
     weights = torch.randn(sum(len(r) for u in units for r in u.responses), generator=torch.Generator().manual_seed(0))
     model = load_model(folder, "cpu")
     rounded = [packed_gradient(model, units, weights, budget) for budget in (64, 4096)]
+    alone = packed_gradient(model, one_by_one(units), weights, 1)
     plain = plain_gradient(model, units, weights)
     model.double()
     monkeypatch.setattr(LlamaRMSNorm, "forward", float64_norm)
@@ -114,8 +123,8 @@ def test_packed_and_plain_gradients_agree(
     for budget in (64, 4096):
         assert (packed_gradient(model, units, weights, budget) - exact).norm() <= 1e-10 * exact.norm()
     for packed in rounded:
-        assert (packed - plain).norm() <= 5e-5 * plain.norm()
-        assert (packed - exact).norm() <= 5e-5 * exact.norm()
+        for unpacked in (alone, plain, exact):
+            assert (packed - unpacked).norm() <= 1e-5 * unpacked.norm()
 
 
 def test_update(folder: Path, units: list[PromptUnit], tmp_path: Path) -> None:
