@@ -4,8 +4,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.rl_measure import StepReport
-from benchmarks.rl_rollouts import RolloutSet
+from benchmarks.rl_rollouts import RolloutSet, StepReport
 from knowrl_core.config.rl import RLConfig
 from knowrl_core.rl.batches import mini_batches
 from knowrl_core.rl.checkpoint import TrainerState

@@ -7,8 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.rl_measure import StepReport
-from benchmarks.rl_rollouts import RolloutSet
+from benchmarks.rl_rollouts import RolloutSet, StepReport
 from knowrl_core.config.rl import RLConfig
 
 Precision = Literal["fp32", "bf16"]

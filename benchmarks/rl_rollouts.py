@@ -39,6 +39,16 @@ _PREFILL: Final = "Reason:"
 
 
 @dataclass(frozen=True, slots=True)
+class StepReport:
+    """What one optimizer step computed."""
+
+    loss: float
+    """Clipped policy loss, mean over the step's response tokens."""
+    grad_norm: float
+    """Global L2 norm of the gradient before clipping."""
+
+
+@dataclass(frozen=True, slots=True)
 class RolloutSet:
     """What every side gets: the same tokens, advantages and old log-probabilities, as numbers."""
 

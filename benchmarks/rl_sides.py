@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from benchmarks.rl_measure import Side
+from benchmarks.measure import Side
 from benchmarks.rl_packed import PackedSide
 from benchmarks.rl_plain import PlainSide
 from benchmarks.rl_rollouts import Kind, RolloutSet, build_rollouts

@@ -32,8 +32,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.rl_measure import Measured, Worker
-from benchmarks.rl_rollouts import RolloutSet
+from benchmarks.measure import Measured, Worker
+from benchmarks.rl_rollouts import RolloutSet, StepReport
 from benchmarks.rl_sides import Settings, SideName, build_side, make_rollouts
 from knowrl_core.config.system import ModelConfig
 from knowrl_core.models.load import pick_dtype
@@ -49,7 +49,7 @@ class Result:
     """A side's repetitions."""
 
     label: str
-    steps: tuple[Measured, ...]
+    steps: tuple[Measured[StepReport], ...]
 
     @property
     def seconds(self) -> float:
@@ -165,11 +165,11 @@ def _run(
                 f"TRL tried {tried.micro} sequences a pass: {tried.tokens_per_second:.0f} tokens/s, "
                 f"+{tried.increase / 1e6:.0f} MB"
             )
-        steps: dict[SideName, list[Measured]] = {name: [] for name in workers}
+        steps: dict[SideName, list[Measured[StepReport]]] = {name: [] for name in workers}
         for repetition in range(repeat):
             for name, worker in workers.items():
                 if repetition < repetitions[name]:
-                    steps[name].append(worker.step())
+                    steps[name].append(worker.measure("step"))
         return {name: Result(workers[name].label, tuple(done)) for name, done in steps.items()}
 
 

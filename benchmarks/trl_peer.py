@@ -24,8 +24,8 @@ from datasets import Dataset
 from torch import Tensor
 from trl import GRPOConfig, GRPOTrainer
 
-from benchmarks.rl_measure import StepReport, measure
-from benchmarks.rl_rollouts import RESPONSE_TOKENS, RolloutSet
+from benchmarks.measure import measure
+from benchmarks.rl_rollouts import RESPONSE_TOKENS, RolloutSet, StepReport
 from knowrl_core.config.rl import RLConfig
 from knowrl_core.models.quiet import quiet
 

@@ -1,8 +1,8 @@
 """Each side of a comparison in a process of its own, with its time and memory measured alike.
 
 A side is built in a spawned process. Its peak memory is the kernel's high-water mark of resident memory
-(``VmHWM`` of ``/proc/self/status``), set back to the present once model and optimizer state exist, so that the increase
-is what a step needs on top of them, whatever libraries the process has loaded.
+(``VmHWM`` of ``/proc/self/status``), set back to the present before each measurement, so that the increase is what the
+work needs on top of what it found, whatever libraries the process has loaded.
 """
 
 import ctypes
@@ -16,47 +16,36 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
-class StepReport:
-    """What one optimizer step computed."""
+class Measured(Generic[R]):
+    """One piece of work and what it took."""
 
-    loss: float
-    """Clipped policy loss, mean over the step's response tokens."""
-    grad_norm: float
-    """Global L2 norm of the gradient before clipping."""
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One step and what it took."""
-
-    report: StepReport
+    report: R
+    """What it answered."""
     seconds: float
     before: int
-    """Resident bytes before the step: libraries, model, optimizer state, rollouts."""
+    """Resident bytes before it: libraries, model, optimizer state, rollouts."""
     peak: int
-    """Most resident bytes during the step."""
+    """Most resident bytes during it."""
 
 
 class Side(Protocol):
-    """One way to make the step. ``label`` names it in the table."""
+    """One way to do the work, with a method for each piece of it. ``label`` names it in the table."""
 
     label: str
 
     def warm_up(self) -> None:
-        """A small piece of the work, so that the first step is like the others."""
-        ...
-
-    def step(self) -> StepReport:
-        """One optimizer step over all rollouts."""
+        """A small piece of the work, so that the first measurement is like the others."""
         ...
 
 
-def measure(work: Callable[[], StepReport]) -> Measured:
-    """Run a step; time it and take its peak memory."""
+def measure(work: Callable[[], R]) -> Measured[R]:
+    """Do a piece of work; time it and take its peak memory."""
     before = reset_peak()
     start = time.perf_counter()
     report = work()
@@ -95,16 +84,17 @@ class Worker:
         remote.close()
         self.label: str = self._answer()
 
-    def step(self) -> Measured:
-        """One measured step."""
-        result = self.call("step")
+    def measure(self, method: str) -> Measured[Any]:
+        """Call a method of the side, measured."""
+        self._connection.send((method, True))
+        result = self._answer()
         if not isinstance(result, Measured):
-            raise TypeError(f"a step answered {type(result).__name__}, expected Measured")
+            raise TypeError(f"{method} answered {type(result).__name__}, expected Measured")
         return result
 
-    def call(self, command: str) -> Any:
-        """Run a command: ``step`` is measured, any other name is a method of the side."""
-        self._connection.send(command)
+    def call(self, method: str) -> Any:
+        """Call a method of the side."""
+        self._connection.send((method, False))
         return self._answer()
 
     def __enter__(self) -> Self:
@@ -138,9 +128,10 @@ def _serve(connection: Connection, build: Callable[..., Side], arguments: tuple[
         connection.send((None, side.label))
         while True:
             try:
-                command = connection.recv()
+                method, measured = connection.recv()
             except EOFError:
                 return
-            connection.send((None, measure(side.step) if command == "step" else getattr(side, command)()))
+            work = getattr(side, method)
+            connection.send((None, measure(work) if measured else work()))
     except Exception:  # whatever it is, the parent shows it
         connection.send((traceback.format_exc(), None))
