@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -84,17 +85,17 @@ class Worker:
         remote.close()
         self.label: str = self._answer()
 
-    def measure(self, method: str) -> Measured[Any]:
+    def measure(self, method: str, *arguments: Any) -> Measured[Any]:
         """Call a method of the side, measured."""
-        self._connection.send((method, True))
+        self._connection.send((method, arguments, True))
         result = self._answer()
         if not isinstance(result, Measured):
             raise TypeError(f"{method} answered {type(result).__name__}, expected Measured")
         return result
 
-    def call(self, method: str) -> Any:
+    def call(self, method: str, *arguments: Any) -> Any:
         """Call a method of the side."""
-        self._connection.send((method, False))
+        self._connection.send((method, arguments, False))
         return self._answer()
 
     def __enter__(self) -> Self:
@@ -119,19 +120,19 @@ class Worker:
         return value
 
 
-def _serve(connection: Connection, build: Callable[..., Side], arguments: tuple[Any, ...]) -> None:
+def _serve(connection: Connection, build: Callable[..., Side], settings: tuple[Any, ...]) -> None:
     for variable in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "TRANSFORMERS_NO_ADVISORY_WARNINGS"):
         os.environ[variable] = "1"
     try:
-        side = build(*arguments)
+        side = build(*settings)
         side.warm_up()
         connection.send((None, side.label))
         while True:
             try:
-                method, measured = connection.recv()
+                method, arguments, measured = connection.recv()
             except EOFError:
                 return
-            work = getattr(side, method)
+            work = partial(getattr(side, method), *arguments)
             connection.send((None, measure(work) if measured else work()))
     except Exception:  # whatever it is, the parent shows it
         connection.send((traceback.format_exc(), None))

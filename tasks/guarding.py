@@ -47,8 +47,9 @@ def overruled(ctx: RunContext) -> bool:
     iteration = last_evaluated(ctx.history)
     if iteration is None or not ctx.decision(iteration).stop:
         return False
+    # A decision is part of a committed stage: an action of rollback that was set after it comes too late.
     ctx.reporter.message(
         f"the guards no longer stop the run after iteration {iteration}; it goes on from iteration "
-        f"{ctx.parent(iteration + 1)}"
+        f"{ctx.parent(iteration + 1)}, as was decided then, without a rollback"
     )
     return True

@@ -15,7 +15,7 @@ from knowrl_core.storage.verify import History, verify_run
 from knowrl_core.worker import ModelWorker
 from knowrl_core.worker.process import signals_held
 from tasks.context import RunContext
-from tasks.prepare import check_folder, prepare, root_folder
+from tasks.prepare import Inputs, check_folder, prepare, root_folder
 from tasks.progress import Reporter
 from tasks.retention import apply_retention
 from tasks.tracking import Tracker
@@ -46,8 +46,7 @@ def open_run(
     paths.folder.mkdir(parents=True, exist_ok=True)
     with RunLock(paths.lock_file):
         run_file = RunFile.create(config, inputs.pins) if not paths.run_file.exists() else RunFile.read(paths)
-        run_file.check_pins(config, inputs.pins)
-        run_file.check_warmup(config, begun=any(paths.stage(StageKey(1, stage)).exists() for stage in STAGES))
+        _check_past(run_file, config, inputs, paths)
         if created or not paths.run_file.exists():
             run_file.write(paths)
         warmup = config.warmup.epochs > 0
@@ -93,6 +92,15 @@ def open_run(
                 worker.close()
                 _write_outcome(run_file, paths, reporter)
             tracker.close(outcome)
+
+
+def _check_past(run_file: RunFile, config: Config, inputs: Inputs, paths: RunPaths) -> None:
+    """Refuse a config that contradicts what is committed."""
+    run_file.check_pins(config, inputs.pins)
+    run_file.check_warmup(config, begun=any(paths.stage(StageKey(1, stage)).exists() for stage in STAGES))
+    first = 2 if config.warmup.epochs else 1  # the loop does not go on with a warm-up's optimizer state
+    updates = (paths.stage(StageKey(i, UPDATE)) for i in range(first, config.run.iterations + 1))
+    run_file.check_adapters(config, begun=any(folder.exists() for folder in updates))
 
 
 def _write_outcome(run_file: RunFile, paths: RunPaths, reporter: Reporter) -> None:

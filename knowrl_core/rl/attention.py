@@ -148,11 +148,3 @@ def use_packed_attention(model: PreTrainedModel) -> None:
     """
     AttentionInterface.register(NAME, packed_attention)
     model.set_attn_implementation(NAME)
-
-
-def causal(length: int, device: torch.device | str = "cpu") -> Blocks:
-    """The blocks of one ordinary sequence."""
-    places = torch.arange(length, device=device)
-    mask = torch.ones(1, 1, length, length, dtype=torch.bool, device=device).tril_()
-    none = torch.empty(0, dtype=torch.long, device=device)
-    return Blocks(places, places, (mask,), places, none, places, none)

@@ -81,11 +81,6 @@ def pack(units: Iterable[PromptUnit], token_budget: int) -> list[PackedPass]:
     return [_lay_out(families) for families in passes]
 
 
-def packed_tokens(passes: Iterable[PackedPass]) -> int:
-    """Tokens that the passes compute."""
-    return sum(len(packed.input_ids) for packed in passes)
-
-
 @dataclass(slots=True)
 class Family:
     """Units whose prompts begin alike."""

@@ -31,7 +31,7 @@ def rollout_records(data: Experience, batches: Sequence[Sequence[int]]) -> list[
                 importance=1.0 if data.importance is None else _mean(data.importance[span]),
                 tokens=len(verdict.response_token_ids),
                 logprob_engine=float(data.engine[span].sum()),
-                logprob_policy=float(data.policy[span].sum()),
+                logprob_policy=float(data.policy[span].sum()) if len(data.policy) else None,
                 logprob_reference=None if data.reference is None else float(data.reference[span].sum()),
             )
         )

@@ -83,23 +83,6 @@ class PackedPass:
 
         return PackedPass(*(moved(getattr(self, f.name)) for f in fields(self)))
 
-    def visible(self) -> Tensor:
-        """[T, T] bool, query by key: True where attention is allowed. For tests and for models that need one mask."""
-        size = len(self.input_ids)
-        seen = torch.zeros(size, size, dtype=torch.bool)
-        query, key = 0, 0
-        for mask in self.blocks.masks:
-            n, _, width, depth = mask.shape
-            queries = self.blocks.queries[query : query + n * width].view(n, width)
-            keys = self.blocks.keys[key : key + n * depth].view(n, depth)
-            for block in range(n):
-                for place in range(width):
-                    at = query + block * width + place
-                    if self.blocks.places[queries[block, place]] == at:  # not padding
-                        seen[queries[block, place], keys[block][mask[block, 0, place]]] = True
-            query, key = query + n * width, key + n * depth
-        return seen
-
 
 class _Columns:
     """The columns of a pass while it grows."""

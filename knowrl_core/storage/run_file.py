@@ -1,5 +1,6 @@
 """``run.json``: what a run is, and the history of attempts and config changes."""
 
+import json
 import os
 import socket
 import uuid
@@ -9,6 +10,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from knowrl_core.config import Config
+from knowrl_core.config.rl import LoraConfig
 from knowrl_core.errors import ArtifactError, InputError
 from knowrl_core.storage.files import write_atomic
 from knowrl_core.storage.layout import RunPaths
@@ -148,6 +150,27 @@ class RunFile(_Part):
                 f"{'the warm-up' if old else 'no warm-up'} and has begun",
                 hint=f"Go on with --set warmup.epochs={old}, or start a new run with --set run.name=NEW.",
             )
+
+    def check_adapters(self, config: Config, *, begun: bool) -> None:
+        """Refuse other adapters once an update of the loop is committed: its optimizer state belongs to the old ones.
+
+        Args:
+            config: The new config.
+            begun: A checkpoint is there whose optimizer state would go on.
+
+        Raises:
+            InputError: Naming the field and the way out.
+        """
+        old, new = LoraConfig.model_validate(self.config["rl"].get("lora", {})), config.rl.lora
+        for field in LoraConfig.model_fields:
+            before, after = getattr(old, field), getattr(new, field)
+            if begun and before != after:
+                shown = json.dumps(before)
+                raise InputError(
+                    f"rl.lora.{field}: got {json.dumps(after)}, expected {shown} as before: the optimizer state of run "
+                    f"{self.name!r} belongs to {'these adapters' if old.rank else 'all weights'}",
+                    hint=f"Go on with --set 'rl.lora.{field}={shown}', or start a new run with --set run.name=NEW.",
+                )
 
     def record_changes(self, config: Config, first_stage: str | None) -> list[ConfigChange]:
         """Take over a changed config; what is committed stays as it is."""

@@ -142,7 +142,9 @@ class RolloutRecord:
     importance: float = column(_F, "mean factor over its tokens that corrects for the engine; 1 without a correction")
     tokens: int = column(_I, "response tokens")
     logprob_engine: float = column(_F, "sum of the engine's log-probabilities")
-    logprob_policy: float = column(_F, "sum of log-probabilities recomputed before the first step")
+    logprob_policy: float | None = column(
+        _F, "sum of log-probabilities recomputed before the first step; null in a warm-up", null=True
+    )
     logprob_reference: float | None = column(_F, "sum of the reference's log-probabilities", null=True)
 
 
@@ -150,7 +152,7 @@ class RolloutRecord:
 class StepRecord:
     """``update/training.parquet``: one row an optimizer step."""
 
-    step: int = column(_I, "optimizer step since the start of the run, from 1")
+    step: int = column(_I, "optimizer step since the start of the run, from 1; the loop counts anew after a warm-up")
     epoch: int = column(_I, "pass over the rollouts, from 0")
     batch: int = column(_I, "rollout batch, from 0")
     learning_rate: float = column(_F, "learning rate of the step")

@@ -64,7 +64,10 @@ def _devices(job: UpdateJob) -> list[str]:
     if job.device == "cpu":
         return [str(number) for number in range(wanted)]
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    seen = [str(i) for i in range(torch.cuda.device_count())] if listed is None else listed.split(",")
+    if listed is None:
+        seen = [str(i) for i in range(torch.cuda.device_count())]
+    else:
+        seen = [name for name in listed.split(",") if name]
     if wanted > len(seen):
         raise InputError(
             f"rl.deepspeed.processes is {wanted}, expected at most the {len(seen)} CUDA devices here: one a process",

@@ -5,9 +5,10 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from knowrl_core.errors import StageError
-from knowrl_core.rl.attention import causal, use_packed_attention
+from knowrl_core.rl.attention import use_packed_attention
 from knowrl_core.rl.forward import PackedModel
-from knowrl_core.rl.packing import PromptUnit, pack, packed_tokens
+from knowrl_core.rl.packing import PromptUnit, pack
+from knowrl_core.rl.tree import Blocks, PackedPass
 
 
 def units_of(*specs: tuple[list[int], list[list[int]]]) -> list[PromptUnit]:
@@ -19,6 +20,36 @@ def units_of(*specs: tuple[list[int], list[list[int]]]) -> list[PromptUnit]:
             cell += len(response)
         units.append(PromptUnit(tuple(prompt), tuple(map(tuple, responses)), tuple(cells)))
     return units
+
+
+def visible(packed: PackedPass) -> torch.Tensor:
+    """[T, T] bool, query by key: True where attention is allowed."""
+    size = len(packed.input_ids)
+    seen = torch.zeros(size, size, dtype=torch.bool)
+    query, key = 0, 0
+    blocks = packed.blocks
+    for mask in blocks.masks:
+        n, _, width, depth = mask.shape
+        queries = blocks.queries[query : query + n * width].view(n, width)
+        keys = blocks.keys[key : key + n * depth].view(n, depth)
+        for block in range(n):
+            for place in range(width):
+                if blocks.places[queries[block, place]] == query + block * width + place:  # not padding
+                    seen[queries[block, place], keys[block][mask[block, 0, place]]] = True
+        query, key = query + n * width, key + n * depth
+    return seen
+
+
+def computed(passes: list[PackedPass]) -> int:
+    """Tokens that the passes compute."""
+    return sum(len(packed.input_ids) for packed in passes)
+
+
+def causal(length: int) -> Blocks:
+    """The blocks of one ordinary sequence."""
+    places, none = torch.arange(length), torch.empty(0, dtype=torch.long)
+    mask = torch.ones(1, 1, length, length, dtype=torch.bool).tril_()
+    return Blocks(places, places, (mask,), places, none, places, none)
 
 
 def test_layout():
@@ -33,7 +64,7 @@ def test_layout():
     assert packed.row.tolist() == [0, 1, 2, 0, 0, 1, 2, 0, 1, 3, 4, 5]
     assert packed.target.tolist() == [20, 21, 22, 30, 20, 21, 22, 20, 23, 24, 40, 41]
     assert packed.cell.tolist() == list(range(12))
-    assert packed.visible().int().tolist() == [
+    assert visible(packed).int().tolist() == [
         [1, 0, 0, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0, 0],
         [1, 1, 1, 0, 0, 0, 0],
@@ -50,7 +81,7 @@ def test_a_common_beginning_stands_once():
     (packed,) = pack(units, 64)
     assert packed.input_ids.tolist() == [9, 9, 9, 9, 5, *root, 1, 2, 5, 3, 7]
     assert packed.position_ids.tolist() == [0, 1, 2, 3, 4, *range(10), 10, 11, 12, 10, 11]
-    last = packed.visible()[-1].int().tolist()
+    last = visible(packed)[-1].int().tolist()
     assert last == [0] * 5 + [1] * 10 + [0, 0, 0] + [1, 1]
 
 
@@ -58,7 +89,7 @@ def test_budget():
     units = units_of(*[([1] * n, [[2]]) for n in (5, 9, 3, 20, 2)])
     passes = pack(units, 10)
     assert all(len(p.input_ids) <= 10 or len(p.input_ids) == 20 for p in passes)
-    assert packed_tokens(passes) == sum(u.packed_length for u in units)
+    assert computed(passes) == sum(u.packed_length for u in units)
 
 
 def test_the_common_beginning_counts_in_each_pass():
@@ -90,7 +121,7 @@ def test_packed_equals_one_sequence_a_response(model, specs, budget, seed):
     count = sum(len(r) for u in units for r in u.responses)
     weights, pulls = torch.randn(count, generator=draws), torch.randn(count, generator=draws)
     passes = pack(units, budget)
-    assert packed_tokens(passes) <= sum(u.packed_length for u in units)
+    assert computed(passes) <= sum(u.packed_length for u in units)
     longest = max(u.packed_length for u in units)
     assert all(len(p.input_ids) <= max(budget, longest) for p in passes)
     assert sorted(c for p in passes for c in p.cell.tolist()) == list(range(count))

@@ -71,6 +71,21 @@ def test_a_longer_warm_up_is_a_change_like_any_other():
     run_file.check_warmup(load_config("smoke"), begun=True)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "field"),
+    [([], ["rl.lora.rank=4"], "rank"), (["rl.lora.rank=4"], [], "rank"),
+     (["rl.lora.rank=4"], ["rl.lora.rank=4", "rl.lora.targets=[q_proj]"], "targets")],
+)  # fmt: skip
+def test_adapters_cannot_change_once_an_update_is_committed(before, after, field):
+    run_file = RunFile.create(load_config("smoke", before), PINS)
+    other = load_config("smoke", after)
+    run_file.check_adapters(other, begun=False)
+    run_file.check_adapters(load_config("smoke", before), begun=True)
+    with pytest.raises(InputError, match=rf"rl\.lora\.{field}") as caught:
+        run_file.check_adapters(other, begun=True)
+    assert f"--set 'rl.lora.{field}=" in caught.value.hint
+
+
 def test_another_way_to_name_the_same_model_is_no_change_of_the_past():
     run_file = RunFile.create(load_config("smoke"), PINS)
     run_file.check_pins(load_config("smoke", ["model.path=./moved"]), PINS)

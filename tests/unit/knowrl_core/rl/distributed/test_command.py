@@ -54,6 +54,9 @@ def test_devices_are_those_that_may_be_seen(monkeypatch):
     assert devices(make("cuda", processes=2)) == ["4", "GPU-5"]
     with pytest.raises(InputError, match="processes is 3, expected at most the 2 CUDA devices"):
         devices(make("cuda", processes=3))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(InputError, match="processes is 1, expected at most the 0 CUDA devices"):
+        devices(make("cuda", processes=1))
 
 
 def test_the_environment(monkeypatch):
