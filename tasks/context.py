@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from knowrl_core.config import Config
+from knowrl_core.engines import GenerationEngine
 from knowrl_core.errors import ArtifactError, StageError
 from knowrl_core.guards import DECISION, Decision, parent_of, read_decision
 from knowrl_core.prompts import Template
@@ -16,7 +17,7 @@ from knowrl_core.storage.run_file import RunFile
 from knowrl_core.storage.schemas import Record
 from knowrl_core.storage.tables import REPAIR_HINT, read_table
 from knowrl_core.storage.verify import EXTERNAL
-from knowrl_core.worker import EngineSpec, ModelWorker, RemoteEngine
+from knowrl_core.worker import EngineSpec, WorkerPool
 from tasks.prepare import Inputs
 from tasks.progress import Reporter
 from tasks.tracking import Tracker
@@ -38,7 +39,7 @@ class RunContext:
         paths: RunPaths,
         run_file: RunFile,
         history: dict[StageKey, Manifest],
-        worker: ModelWorker,
+        worker: WorkerPool,
         tracker: Tracker,
         reporter: Reporter,
     ) -> None:
@@ -143,6 +144,6 @@ class RunContext:
             engine=self.config.engine,
         )
 
-    def engine(self, iteration: int) -> RemoteEngine:
+    def engine(self, iteration: int) -> GenerationEngine:
         """The generation engine on the policy after an iteration."""
         return self.worker.engine(self.engine_spec(iteration))

@@ -28,7 +28,7 @@ from knowrl_core.storage.layout import CONSENSUS, EVALUATE, GENERATE, UPDATE, St
 from knowrl_core.storage.manifest import FileRef
 from knowrl_core.storage.schemas import Candidate, ConsensusRecord, MetricRecord, PredictionRecord
 from knowrl_core.verdicts import expected_steps
-from knowrl_core.worker import EngineSpec, ModelWorker
+from knowrl_core.worker import EngineSpec, WorkerPool
 from tasks.consensus import TABLE
 from tasks.context import RunContext
 from tasks.generate import CANDIDATES
@@ -136,7 +136,7 @@ def evaluate_model(
     """
     inputs = prepare(config)
     with TemporaryDirectory(prefix="knowrl-") as folder, PredictionSink(out) as sink:
-        worker = ModelWorker(Path(folder) / "worker.log", timeout=config.orchestration.stage_timeout)
+        worker = WorkerPool.of(config, Path(folder) / "worker.log")
         try:
             policy = f"{inputs.model.name}@{inputs.model.sha256[:12]}"
             spec = EngineSpec(folder=inputs.model.path, policy=policy, device=config.model.device, engine=config.engine)

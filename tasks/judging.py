@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from knowrl_core.config import Config
+from knowrl_core.engines import GenerationEngine
 from knowrl_core.evaluation import BenchmarkTask, predict
 from knowrl_core.storage.layout import EVALUATE
 from knowrl_core.storage.schemas import PredictionRecord, VerdictRecord
 from knowrl_core.verdicts import expected_steps, judge_tasks
-from knowrl_core.worker import RemoteEngine
 from tasks.prepare import Inputs
 from tasks.progress import Reporter
 
@@ -29,7 +29,7 @@ class SetJudge:
     """
 
     def __init__(
-        self, engine: RemoteEngine, config: Config, *, inputs: Inputs, policy: str, reporter: Reporter, total: int
+        self, engine: GenerationEngine, config: Config, *, inputs: Inputs, policy: str, reporter: Reporter, total: int
     ) -> None:
         self._engine, self._config, self._inputs, self._policy = engine, config, inputs, policy
         self._reporter, self._total, self._done = reporter, total, 0

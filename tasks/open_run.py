@@ -12,7 +12,7 @@ from knowrl_core.storage.lock import RunLock
 from knowrl_core.storage.retention import CHECKPOINT
 from knowrl_core.storage.run_file import RunFile, now
 from knowrl_core.storage.verify import History, verify_run
-from knowrl_core.worker import ModelWorker
+from knowrl_core.worker import WorkerPool
 from knowrl_core.worker.process import signals_held
 from tasks.context import RunContext
 from tasks.prepare import Inputs, check_folder, prepare, root_folder
@@ -41,7 +41,7 @@ def open_run(
     inputs = prepare(config)
     paths = RunPaths(root_folder(config), config.run.name)
     check_folder(paths)
-    worker = ModelWorker(paths.logs / "worker.log", timeout=config.orchestration.stage_timeout)
+    worker = WorkerPool.of(config, paths.logs / "worker.log")
     created = not paths.folder.exists()
     paths.folder.mkdir(parents=True, exist_ok=True)
     with RunLock(paths.lock_file):

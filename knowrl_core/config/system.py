@@ -102,6 +102,13 @@ class EngineConfig(Section):
     token_budget: Annotated[int, Field(ge=64, le=16_777_216)] = 8192
     """Most tokens (padding included) in one batch of sequences."""
 
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    """Model workers that sample and score side by side, each with the whole model and, if there are GPUs, a device of
+    its own. The update runs in one. With ``threads`` 0 they divide the cores."""
+
+    shard: Annotated[int, Field(ge=1, le=1_000_000)] = 256
+    """Most requests that a worker takes at a time. Answers depend on it by float noise, but not on ``workers``."""
+
     warm: bool = True
     """Keep the model worker alive from stage to stage. Off: a new process for each stage that holds a model."""
 

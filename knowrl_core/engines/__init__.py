@@ -29,7 +29,7 @@ __all__ = [
 
 
 def build_engine(
-    cfg: EngineConfig, model_path: Path, *, device: Literal["auto", "cpu", "cuda"] = "auto"
+    cfg: EngineConfig, model_path: Path, *, device: Literal["auto", "cpu", "cuda"] = "auto", replica: int = 0
 ) -> GenerationEngine:
     """Load the policy in a folder into the engine that the config names.
 
@@ -39,6 +39,7 @@ def build_engine(
         cfg: Kind of engine, arithmetic, token budget.
         model_path: Model folder.
         device: Where the model goes (``model.device`` of the config).
+        replica: Number of this engine among those that share the work; GPUs are dealt out in turn.
 
     Raises:
         InputError: The folder cannot be loaded, or the device is not there.
@@ -47,7 +48,7 @@ def build_engine(
     from knowrl_core.engines.transformers_engine import TransformersEngine  # noqa: PLC0415
     from knowrl_core.models.load import load_policy, load_tokenizer, pick_device, pick_dtype  # noqa: PLC0415
 
-    where = pick_device(device)
+    where = pick_device(device, replica)
     dtype = pick_dtype(cfg.dtype, where)
     model = load_policy(model_path, device=where, dtype=dtype)
     name = f"{cfg.kind}/{'bf16' if dtype.itemsize == 2 else 'fp32'}"

@@ -68,8 +68,12 @@ def _unloadable(what: str, path: Path, error: Exception) -> InputError:
     )
 
 
-def pick_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
+def pick_device(device: Literal["auto", "cpu", "cuda"], replica: int = 0) -> torch.device:
     """The device that the config means; ``auto`` takes CUDA if there is one.
+
+    Args:
+        device: From the config.
+        replica: Number of this process among those that hold the model; GPUs are dealt out in turn.
 
     Raises:
         InputError: ``cuda`` was asked for and there is none.
@@ -81,7 +85,7 @@ def pick_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
         )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
+    return torch.device("cuda", replica % torch.cuda.device_count()) if device == "cuda" else torch.device(device)
 
 
 def pick_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
@@ -100,12 +104,13 @@ def _cpu_has_bf16() -> bool:
     return bool(capabilities.get("avx512_bf16", False) or capabilities.get("amx_bf16", False))
 
 
-def setup_torch(threads: int) -> int:
+def setup_torch(threads: int, *, share: int = 1) -> int:
     """Set the number of CPU threads and ask for deterministic algorithms. Call it once, early in a process.
 
     Args:
         threads: CPU threads; 0 means one a physical core that this process may use. Another number may give other
             float noise, and with it other samples.
+        share: Processes that compute side by side and divide these cores; without effect on a number that is given.
 
     Returns:
         The number of threads set.
@@ -113,7 +118,7 @@ def setup_torch(threads: int) -> int:
     if threads == 0:
         physical = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
         allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else physical
-        threads = max(1, min(physical, allowed))
+        threads = max(1, min(physical, allowed) // share)
     torch.set_num_threads(threads)
     with contextlib.suppress(RuntimeError):  # may be set only before the first parallel work
         torch.set_num_interop_threads(1)

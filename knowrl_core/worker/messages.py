@@ -4,7 +4,7 @@ A request is answered by any number of ``item`` and ``progress`` lines and then 
 """
 
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -30,6 +30,8 @@ class EngineSpec(_Message):
     """Name and sha256 of the weights; another one means that they are loaded anew."""
     device: Literal["auto", "cpu", "cuda"]
     engine: EngineConfig
+    replica: Annotated[int, Field(ge=0)] = 0
+    """Number of this worker among those that share the requests; on GPUs each takes a device of its own."""
 
 
 class Request(_Message):

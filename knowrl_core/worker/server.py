@@ -28,7 +28,7 @@ class Server:
         self._answers = answers
         self._spec: EngineSpec | None = None
         self._engine: GenerationEngine | None = None
-        self._threads: int | None = None
+        self._threads: tuple[int, int] | None = None
 
     def serve(self, line: bytes) -> None:
         """Answer one request line; an error is an answer, too."""
@@ -81,19 +81,20 @@ class Server:
     def _load(self, spec: EngineSpec) -> GenerationEngine:
         from knowrl_core.engines import build_engine
 
-        self._set_up(spec)
+        self._set_up(spec, share=spec.engine.workers)
         if self._engine is None or self._spec != spec:
             self._drop_engine()
-            self._engine = build_engine(spec.engine, spec.folder, device=spec.device)
+            self._engine = build_engine(spec.engine, spec.folder, device=spec.device, replica=spec.replica)
             self._spec = spec
         return self._engine
 
-    def _set_up(self, spec: EngineSpec) -> None:
+    def _set_up(self, spec: EngineSpec, *, share: int = 1) -> None:
+        """Set the threads; ``share`` workers compute at the same time."""
         from knowrl_core.models.load import setup_torch
 
-        if self._threads != spec.engine.threads:
-            setup_torch(spec.engine.threads)
-            self._threads = spec.engine.threads
+        if self._threads != (spec.engine.threads, share):
+            setup_torch(spec.engine.threads, share=share)
+            self._threads = spec.engine.threads, share
 
     def _drop_engine(self) -> None:
         if self._engine is not None:
