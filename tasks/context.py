@@ -142,6 +142,7 @@ class RunContext:
             policy=self.policy_name(iteration),
             device=self.config.model.device,
             engine=self.config.engine,
+            log=self.paths.logs / "vllm.log",
         )
 
     def engine(self, iteration: int) -> GenerationEngine:

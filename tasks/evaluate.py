@@ -139,7 +139,13 @@ def evaluate_model(
         worker = WorkerPool.of(config, Path(folder) / "worker.log")
         try:
             policy = f"{inputs.model.name}@{inputs.model.sha256[:12]}"
-            spec = EngineSpec(folder=inputs.model.path, policy=policy, device=config.model.device, engine=config.engine)
+            spec = EngineSpec(
+                folder=inputs.model.path,
+                policy=policy,
+                device=config.model.device,
+                engine=config.engine,
+                log=Path(folder) / "vllm.log",
+            )
             total = _prompts(sum(item.size for item in sets), config)
             judge = SetJudge(worker.engine(spec), config, inputs=inputs, policy=policy, reporter=reporter, total=total)
             return [_assess(item, judge, sink, config, (baselines or {}).get(item.name)) for item in sets]

@@ -2,9 +2,9 @@
 
 import re
 import unicodedata
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from knowrl_core.config.base import NonNegativeInt, PositiveInt, Seconds, Section
 
@@ -87,10 +87,39 @@ class PromptsConfig(Section):
     """Asks for short reasoning and then a verdict."""
 
 
+class VllmConfig(Section):
+    """Engine ``vllm``: servers that run already, or one that the pipeline starts in another Python environment."""
+
+    urls: tuple[Annotated[str, Field(pattern=r"^https?://[^/@\s]+(/[^@\s]*)?$")], ...] = ()
+    """Addresses of servers that others run, such as ``http://gpu1:8000``; requests are shared among them. Empty: the
+    pipeline starts one. The environment variable ``KNOWRL_VLLM_API_KEY`` holds their key, if they want one."""
+
+    python: Annotated[str, Field(min_length=1)] = ".venv-vllm/bin/python"
+    """Interpreter of the environment that holds vLLM (``make vllm`` builds this one)."""
+
+    args: tuple[str, ...] = ()
+    """Further arguments of ``vllm serve``, such as ``[--tensor-parallel-size, "2"]``."""
+
+    concurrency: Annotated[int, Field(ge=1, le=4096)] = 64
+    """Requests at a time on each server."""
+
+    start_timeout: Seconds = 900.0
+    """Seconds that the pipeline's own server has to answer after its start."""
+
+    request_timeout: Seconds = 600.0
+    """Seconds that one request may take."""
+
+    retries: Annotated[int, Field(ge=0, le=100)] = 3
+    """Further attempts of a request that a server failed to answer."""
+
+    verify: bool = True
+    """Compare what is served with the checkpoint after each change of weights (a forward pass of it on the CPU)."""
+
+
 class EngineConfig(Section):
     """What generates text."""
 
-    kind: Literal["transformers"] = "transformers"
+    kind: Literal["transformers", "vllm"] = "transformers"
     """Generation engine."""
 
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
@@ -111,6 +140,18 @@ class EngineConfig(Section):
 
     warm: bool = True
     """Keep the model worker alive from stage to stage. Off: a new process for each stage that holds a model."""
+
+    vllm: VllmConfig = VllmConfig()
+    """Engine ``vllm``."""
+
+    @model_validator(mode="after")
+    def _one_worker_for_vllm(self) -> Self:
+        if self.kind == "vllm" and self.workers > 1:
+            raise ValueError(
+                f"workers is {self.workers} with kind vllm, expected 1: name several servers in vllm.urls, or let one "
+                "use several devices (vllm.args: [--data-parallel-size, ...])"
+            )
+        return self
 
 
 class TrackingConfig(Section):

@@ -29,7 +29,12 @@ __all__ = [
 
 
 def build_engine(
-    cfg: EngineConfig, model_path: Path, *, device: Literal["auto", "cpu", "cuda"] = "auto", replica: int = 0
+    cfg: EngineConfig,
+    model_path: Path,
+    *,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    replica: int = 0,
+    log: Path | None = None,
 ) -> GenerationEngine:
     """Load the policy in a folder into the engine that the config names.
 
@@ -40,14 +45,20 @@ def build_engine(
         model_path: Model folder.
         device: Where the model goes (``model.device`` of the config).
         replica: Number of this engine among those that share the work; GPUs are dealt out in turn.
+        log: File for the output of a server that the engine starts; ``vllm.log`` in the current folder if None.
 
     Raises:
         InputError: The folder cannot be loaded, or the device is not there.
+        StageError: A server does not start, or serves another policy.
     """
     # Here, so that the contract can be imported without PyTorch.
     from knowrl_core.engines.transformers_engine import TransformersEngine  # noqa: PLC0415
     from knowrl_core.models.load import load_policy, load_tokenizer, pick_device, pick_dtype  # noqa: PLC0415
 
+    if cfg.kind == "vllm":
+        from knowrl_core.engines.vllm import open_vllm  # noqa: PLC0415
+
+        return open_vllm(cfg, model_path, device=device, log=log or Path("vllm.log"))
     where = pick_device(device, replica)
     dtype = pick_dtype(cfg.dtype, where)
     model = load_policy(model_path, device=where, dtype=dtype)

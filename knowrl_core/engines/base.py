@@ -5,7 +5,8 @@ probability of a few given strings (:class:`ChooseRequest`).
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -78,6 +79,23 @@ class ChooseResult(_Message):
     prompt_token_ids: tuple[int, ...]
     token_ids: tuple[tuple[int, ...], ...]
     token_logprobs: tuple[tuple[float, ...], ...]
+
+
+@runtime_checkable
+class Reloadable(Protocol):
+    """An engine outside this process: it outlives a change of the policy."""
+
+    def load(self, folder: Path) -> None:
+        """Take the weights in another folder, of the same architecture and tokenizer."""
+        ...
+
+    def rest(self) -> None:
+        """Free the devices' memory until the next ``load``."""
+        ...
+
+    def close(self) -> None:
+        """End what the engine started."""
+        ...
 
 
 class GenerationEngine(Protocol):

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from transformers import PreTrainedModel
+from transformers import GenerationConfig
 
 from knowrl_core.errors import InputError
 
@@ -11,16 +11,15 @@ _MARGIN = 8
 """Tokens looked at beyond what a stop string can cover; decoders may treat the first ones of a piece differently."""
 
 
-def end_tokens(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
+def end_tokens(config: GenerationConfig | None, tokenizer: Any) -> frozenset[int]:
     """Ids that end a response: those of the generation config (one or several) and the tokenizer's."""
     found: list[Any] = [tokenizer.eos_token_id]
-    config = getattr(model, "generation_config", None)
     eos = getattr(config, "eos_token_id", None)
     found += eos if isinstance(eos, list) else [eos]
     return frozenset(int(token) for token in found if token is not None)
 
 
-def closing_token(model: PreTrainedModel, tokenizer: Any) -> int:
+def closing_token(config: GenerationConfig | None, tokenizer: Any) -> int:
     """The id that ends a response that is written for the model: the tokenizer's, or else the lowest that ends one.
 
     Raises:
@@ -28,7 +27,7 @@ def closing_token(model: PreTrainedModel, tokenizer: Any) -> int:
     """
     if tokenizer.eos_token_id is not None:
         return int(tokenizer.eos_token_id)
-    ends = end_tokens(model, tokenizer)
+    ends = end_tokens(config, tokenizer)
     if not ends:
         raise InputError(
             "the model has no end-of-turn token, expected one to close a response with",

@@ -7,12 +7,12 @@ from transformers import PreTrainedModel
 
 from knowrl_core.engines.base import ChooseRequest, ChooseResult, GenerateRequest, GenerateResult, Sample
 from knowrl_core.engines.batching import Piece, plan_batches
-from knowrl_core.engines.chat import encode_continuation, render
+from knowrl_core.engines.chat import render
 from knowrl_core.engines.choose import score_choices
 from knowrl_core.engines.decode import Row, decode
+from knowrl_core.engines.encode import check_lengths, encode_choices
 from knowrl_core.engines.prefill import compute_prefix, prefill
 from knowrl_core.engines.text import TextEnd, closing_token, end_tokens
-from knowrl_core.errors import StageError
 
 _Answer = TypeVar("_Answer")
 
@@ -37,7 +37,8 @@ class TransformersEngine:
         self.tokenizer = tokenizer
         self.token_budget = token_budget
         self.name = name
-        self._ends = end_tokens(model, tokenizer)
+        self._generation = getattr(model, "generation_config", None)
+        self._ends = end_tokens(self._generation, tokenizer)
         self._context: int | None = getattr(model.config, "max_position_embeddings", None)
 
     def generate(self, requests: Sequence[GenerateRequest]) -> Iterator[GenerateResult]:
@@ -48,9 +49,9 @@ class TransformersEngine:
             InputError: The chat template refuses a conversation.
         """
         prompts = [render(self.tokenizer, request.turns) for request in requests]
-        lengths = [len(prompt) + request.max_new_tokens for prompt, request in zip(prompts, requests, strict=True)]
-        self._check(prompts, lengths, "max_new_tokens")
-        return self._generate(requests, prompts, lengths)
+        answers = [request.max_new_tokens for request in requests]
+        check_lengths(prompts, answers, self._context, "max_new_tokens")
+        return self._generate(requests, prompts, _lengths(prompts, answers))
 
     def choose(self, requests: Sequence[ChooseRequest]) -> Iterator[ChooseResult]:
         """Score each request's choices; results come in the order of the requests, as they are ready.
@@ -61,19 +62,10 @@ class TransformersEngine:
                 model has no end-of-turn token.
         """
         prompts = [render(self.tokenizer, request.turns) for request in requests]
-        encoded = {
-            text: tuple(encode_continuation(self.tokenizer, text))
-            for text in {text for request in requests for text in request.choices}
-        }
-        close = (closing_token(self.model, self.tokenizer),) if any(request.closed for request in requests) else ()
-        choices = [
-            tuple(encoded[text] + (close if request.closed else ()) for text in request.choices) for request in requests
-        ]
-        lengths = [
-            len(prompt) + max(len(choice) for choice in group) for prompt, group in zip(prompts, choices, strict=True)
-        ]
-        self._check(prompts, lengths, "the longest choice")
-        return self._choose(prompts, choices, lengths)
+        choices = encode_choices(self.tokenizer, requests, lambda: closing_token(self._generation, self.tokenizer))
+        answers = [max(map(len, group)) for group in choices]
+        check_lengths(prompts, answers, self._context, "the longest choice")
+        return self._choose(prompts, choices, _lengths(prompts, answers))
 
     def _generate(
         self, requests: Sequence[GenerateRequest], prompts: list[list[int]], lengths: list[int]
@@ -119,15 +111,9 @@ class TransformersEngine:
                 prompt_token_ids=tuple(prompts[index]), token_ids=choices[index], token_logprobs=tuple(scores)
             )
 
-    def _check(self, prompts: list[list[int]], lengths: list[int], what: str) -> None:
-        for index, (prompt, length) in enumerate(zip(prompts, lengths, strict=True)):
-            if self._context is not None and length > self._context:
-                raise StageError(
-                    f"request {index + 1} of {len(prompts)} needs {length} tokens ({len(prompt)} of the prompt and "
-                    f"{length - len(prompt)} for {what}); the model's context holds {self._context}",
-                    hint="Lower max_new_tokens, the number of shots or the longest task "
-                    "(introspection.filters.max_words), or choose a model with a longer context.",
-                )
+
+def _lengths(prompts: list[list[int]], answers: list[int]) -> list[int]:
+    return [len(prompt) + answer for prompt, answer in zip(prompts, answers, strict=True)]
 
 
 def _sample(row: Row) -> Sample:

@@ -30,6 +30,8 @@ class EngineSpec(_Message):
     """Name and sha256 of the weights; another one means that they are loaded anew."""
     device: Literal["auto", "cpu", "cuda"]
     engine: EngineConfig
+    log: Path | None = None
+    """File for the output of a server that the engine starts; the worker's own log if None."""
     replica: Annotated[int, Field(ge=0)] = 0
     """Number of this worker among those that share the requests; on GPUs each takes a device of its own."""
 

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Iterator
 from typing import IO, Any
 
-from knowrl_core.engines.base import ChooseRequest, GenerateRequest, GenerationEngine
+from knowrl_core.engines.base import ChooseRequest, GenerateRequest, GenerationEngine, Reloadable
 from knowrl_core.errors import KnowrlError
 from knowrl_core.worker.messages import EngineSpec, Failure, Progress, Reply, Request
 from knowrl_core.worker.process import die_with_parent
@@ -28,6 +28,8 @@ class Server:
         self._answers = answers
         self._spec: EngineSpec | None = None
         self._engine: GenerationEngine | None = None
+        self._resting = False
+        """The engine gave its memory back, and has to load before it answers again."""
         self._threads: tuple[int, int] | None = None
 
     def serve(self, line: bytes) -> None:
@@ -65,7 +67,7 @@ class Server:
         from knowrl_core.rl.distributed.launch import run_distributed
         from knowrl_core.rl.update import run_update
 
-        self._drop_engine()  # its weights are about to be the old ones, and training needs the memory
+        self._clear_the_device()  # training needs the memory
         self._set_up(spec)
         todo = UpdateJob.model_validate({**job, "device": pick_device(spec.device).type})
 
@@ -82,11 +84,27 @@ class Server:
         from knowrl_core.engines import build_engine
 
         self._set_up(spec, share=spec.engine.workers)
-        if self._engine is None or self._spec != spec:
+        if isinstance(self._engine, Reloadable) and self._same_but_for_weights(spec):
+            if self._resting or self._spec != spec:
+                self._engine.load(spec.folder)
+        elif self._engine is None or self._spec != spec:
             self._drop_engine()
-            self._engine = build_engine(spec.engine, spec.folder, device=spec.device, replica=spec.replica)
-            self._spec = spec
+            self._engine = build_engine(
+                spec.engine, spec.folder, device=spec.device, replica=spec.replica, log=spec.log
+            )
+        self._spec, self._resting = spec, False
         return self._engine
+
+    def _same_but_for_weights(self, spec: EngineSpec) -> bool:
+        change = {"folder": spec.folder, "policy": spec.policy}
+        return self._spec is not None and self._spec.model_copy(update=change) == spec
+
+    def _clear_the_device(self) -> None:
+        if isinstance(self._engine, Reloadable):
+            self._engine.rest()
+            self._resting = True
+        else:
+            self._drop_engine()
 
     def _set_up(self, spec: EngineSpec, *, share: int = 1) -> None:
         """Set the threads; ``share`` workers compute at the same time."""
@@ -98,8 +116,14 @@ class Server:
 
     def _drop_engine(self) -> None:
         if self._engine is not None:
+            if isinstance(self._engine, Reloadable):
+                self._engine.close()
             self._engine = self._spec = None
             _release_memory()
+
+    def close(self) -> None:
+        """End what the engine started."""
+        self._drop_engine()
 
     def _send(self, reply: Reply) -> None:
         self._answers.write(reply.model_dump_json(exclude_none=True) + "\n")
@@ -126,6 +150,7 @@ def main() -> None:
     server = Server(answers)
     for line in sys.stdin.buffer:
         server.serve(line)
+    server.close()
 
 
 if __name__ == "__main__":

@@ -124,10 +124,9 @@ def test_bf16_logits_are_widened_where_they_are_read_exactly(tiny):
 
 
 def test_all_end_tokens_count(tiny):
-    model = copy.copy(tiny.model)
-    model.generation_config = copy.deepcopy(tiny.model.generation_config)
-    model.generation_config.eos_token_id = [0, 7]
-    assert end_tokens(model, tiny.tokenizer) == {0, 7, tiny.tokenizer.eos_token_id}
+    config = copy.deepcopy(tiny.model.generation_config)
+    config.eos_token_id = [0, 7]
+    assert end_tokens(config, tiny.tokenizer) == {0, 7, tiny.tokenizer.eos_token_id}
 
 
 def test_the_first_of_several_stop_strings_cuts(tiny):
