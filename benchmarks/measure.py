@@ -51,22 +51,28 @@ def measure(work: Callable[[], R]) -> Measured[R]:
     start = time.perf_counter()
     report = work()
     seconds = time.perf_counter() - start
-    return Measured(report, seconds, before, _status("VmHWM"))
+    return Measured(report, seconds, before, peak())
 
 
-def reset_peak() -> int:
-    """Give free memory back, set the high-water mark to what is resident now, and return it (bytes)."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # glibc keeps freed pages otherwise
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    return _status("VmHWM")
+def reset_peak(process: int | None = None) -> int:
+    """Set the high-water mark of a process to what is resident now, and return it (bytes).
+
+    Args:
+        process: Its id; None for this one, which gives free memory back before.
+    """
+    if process is None:
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # glibc keeps freed pages otherwise
+    Path(f"/proc/{process or 'self'}/clear_refs").write_text("5", encoding="ascii")
+    return peak(process)
 
 
-def _status(field: str) -> int:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(f"{field}:"):
+def peak(process: int | None = None) -> int:
+    """Most resident bytes of a process since :func:`reset_peak`; this one's if None."""
+    for line in Path(f"/proc/{process or 'self'}/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {field}; memory can be measured on Linux only")
+    raise RuntimeError("/proc has no VmHWM; memory can be measured on Linux only")
 
 
 class Worker:

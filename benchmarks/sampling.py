@@ -7,8 +7,8 @@
 (constrained to the labels; and free, 16 tokens) and introspection (96 tokens). Each side runs in a process of its own
 with as many threads, and repetitions alternate between the sides; the table has medians. Tokens are those of the
 responses. ``peak`` is the process's most resident memory during the work, ``increase`` what of it the work needed on
-top of the loaded model. vLLM is measured when its environment is there (``make vllm``); its memory is that of the
-server's processes.
+top of the loaded model. vLLM is measured when its environment is there (``make vllm``); its memory counts the server's
+processes, which reserve their cache when they start.
 
 Speed-up is the ratio of tokens/s, since free responses differ in length from side to side; for constrained verdicts,
 where all sides give as many, of the time. Exits with 1 when a side gives another number of responses.
@@ -31,14 +31,14 @@ from rich.table import Table
 
 from benchmarks.measure import Measured, Worker
 from benchmarks.sampling_prompts import NEW_TOKENS, Workload, prompts_of
-from benchmarks.sampling_sides import Answers, Settings, build_ours, build_plain
+from benchmarks.sampling_sides import Answers, Settings, build_ours, build_plain, build_vllm
 from knowrl_core.config.system import ModelConfig
 from knowrl_core.engines.chat import render
 from knowrl_core.models.load import load_tokenizer, pick_dtype
 from knowrl_core.models.resolve import resolve_model
 
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-BUILD = {"ours": build_ours, "generate": build_plain}
+BUILD = {"ours": build_ours, "generate": build_plain, "vllm": build_vllm}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +61,12 @@ class Result:
     @property
     def peak(self) -> float:
         """Megabytes; the largest."""
-        return max(run.peak for run in self.runs) / 1e6
+        return max(run.peak + run.report.elsewhere[1] for run in self.runs) / 1e6
 
     @property
     def increase(self) -> float:
         """Megabytes; the largest."""
-        return max(run.peak - run.before for run in self.runs) / 1e6
+        return max(run.peak - run.before + run.report.elsewhere[1] - run.report.elsewhere[0] for run in self.runs) / 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,9 @@ class Comparison:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison; returns the exit code."""
     options = _parse(arguments)
+    if "vllm" in options.side and not options.vllm_python.exists():
+        out.print(f"vLLM is left out: {options.vllm_python} is not there (make vllm)")
+        options.side.remove("vllm")
     rows: list[Comparison] = []
     whole = True
     for precision in options.precision:
@@ -96,6 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             seed=options.seed,
             token_budget=options.token_budget,
             plain_prompts=options.plain_prompts,
+            vllm_python=options.vllm_python,
         )
         results = _run(settings, options.side, options.workload, options.repeat)
         for workload, sides in results.items():
@@ -123,6 +127,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--token-budget", type=int, default=8192, help="tokens of a batch of our engine (8192, its default)")
     add("--plain-prompts", type=int, default=16, help="prompts of a batch of plain generate; 0: all (16)")
     add("--threads", type=int, default=2, help="threads of each side (2)")
+    add("--vllm-python", type=Path, default=Path(".venv-vllm/bin/python"), help="interpreter of the vLLM environment")
     add("--model", default="smollm2-135m-instruct", help="alias or folder (smollm2-135m-instruct)")
     add("--json", type=Path, metavar="FILE", help="write the comparisons here")
     return parser.parse_args(arguments)

@@ -1,16 +1,19 @@
 """Ways to answer the prompts of the sampling comparison: our transformers engine, and plain ``model.generate``."""
 
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 import torch
 from transformers import GenerationConfig
 
+from benchmarks.measure import peak, reset_peak
 from benchmarks.sampling_prompts import LABELS, NEW_TOKENS, Workload, choose_requests, generate_requests, prompts_of
-from knowrl_core.config.system import EngineConfig
+from knowrl_core.config.system import EngineConfig, VllmConfig
 from knowrl_core.engines import build_engine
 from knowrl_core.engines.base import GenerationEngine, Turn
 from knowrl_core.engines.chat import encode_continuation, render
@@ -36,6 +39,8 @@ class Settings:
     """Tokens of a batch of our engine."""
     plain_prompts: int
     """Prompts of a batch of plain generate; 0 takes them all at once."""
+    vllm_python: Path
+    """Interpreter of the environment that holds vLLM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,8 @@ class Answers:
     responses: int
     tokens: int
     """Tokens of the responses, the end of turn included."""
+    elsewhere: tuple[int, int] = (0, 0)
+    """Resident bytes of processes beside this one, before and at their peaks."""
 
 
 class EngineSide:
@@ -60,7 +67,13 @@ class EngineSide:
 
     def run(self, workload: Workload) -> Answers:
         """All prompts of a workload."""
-        return self._answer(workload, self._settings.prompts)
+        before = sum(reset_peak(process) for process in self._servers())
+        answers = self._answer(workload, self._settings.prompts)
+        return replace(answers, elsewhere=(before, sum(peak(process) for process in self._servers())))
+
+    def _servers(self) -> list[int]:
+        """Process ids of the servers that the engine started."""
+        return [process.pid for process in psutil.Process().children(recursive=True)]
 
     def _answer(self, workload: Workload, count: int) -> Answers:
         prompts, k = prompts_of(workload, count), self._settings.k
@@ -148,6 +161,16 @@ def build_ours(settings: Settings) -> EngineSide:
     config = EngineConfig(dtype=settings.precision, threads=settings.threads, token_budget=settings.token_budget)
     engine = build_engine(config, settings.model, device="cpu")
     return EngineSide(f"transformers engine, {settings.token_budget} tokens a batch", engine, settings)
+
+
+def build_vllm(settings: Settings) -> EngineSide:
+    """VLLM on the CPU, through our engine: a server of our own."""
+    setup_torch(settings.threads)
+    vllm = VllmConfig(python=str(settings.vllm_python))
+    config = EngineConfig(kind="vllm", dtype=settings.precision, threads=settings.threads, vllm=vllm)
+    log = Path(tempfile.mkdtemp(prefix="knowrl-vllm-")) / "vllm.log"
+    engine = build_engine(config, settings.model, device="cpu", log=log)
+    return EngineSide("vLLM through our engine", engine, settings)
 
 
 def build_plain(settings: Settings) -> GenerateSide:

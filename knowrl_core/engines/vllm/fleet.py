@@ -39,11 +39,12 @@ class Fleet:
         self._concurrency, self._retries = concurrency, retries
         self.where, self.revive = where, revive
         self._dead: set[int] = set()
+        self._retired: list[VllmApi] = []
         self._lock = threading.Lock()
 
     def close(self) -> None:
         """Close all connections."""
-        for api in self.apis:
+        for api in (*self.apis, *self._retired):
             api.close()
 
     def run(self, jobs: Sequence[Job], ask: Callable[[VllmApi, Job], Answer]) -> Iterator[Answer]:
@@ -110,7 +111,7 @@ class Fleet:
                 return  # another job has seen to it, or it lives
             if self.revive is not None:
                 _log.warning("%s died; starting it again", api.url)
-                api.close()
+                self._retired.append(api)  # other jobs may be about to ask it
                 self.apis[number] = self.revive()
                 return
             self._dead.add(number)
