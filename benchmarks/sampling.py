@@ -124,7 +124,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--prompts", type=int, default=48, help="prompts (48)")
     add("--k", type=int, default=8, help="responses a prompt (8)")
     add("--seed", type=int, default=0, help="seed (0)")
-    add("--token-budget", type=int, default=8192, help="tokens of a batch of our engine (8192, its default)")
+    add("--token-budget", type=int, default=32_768, help="tokens of a batch of our engine (32768, its default)")
     add("--plain-prompts", type=int, default=16, help="prompts of a batch of plain generate; 0: all (16)")
     add("--threads", type=int, default=2, help="threads of each side (2)")
     add("--vllm-python", type=Path, default=Path(".venv-vllm/bin/python"), help="interpreter of the vLLM environment")

@@ -128,7 +128,7 @@ class EngineConfig(Section):
     threads: NonNegativeInt = 0
     """CPU threads of the model worker; 0 means one a physical core. The same number gives the same bytes."""
 
-    token_budget: Annotated[int, Field(ge=64, le=16_777_216)] = 8192
+    token_budget: Annotated[int, Field(ge=64, le=16_777_216)] = 32_768
     """Most tokens (padding included) in one batch of sequences."""
 
     workers: Annotated[int, Field(ge=1, le=256)] = 1

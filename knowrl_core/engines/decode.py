@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from knowrl_core.engines.base import FinishReason
+from knowrl_core.engines.continuation import Continuation, going_on
 from knowrl_core.engines.noise import row_keys
 from knowrl_core.engines.prefill import Prefilled
 from knowrl_core.engines.sampling import Settings, draw
@@ -53,12 +54,14 @@ def decode(model: PreTrainedModel, prefilled: Prefilled, rows: Sequence[Row]) ->
         prefilled: The prompts; used up, since the cache is expanded in place.
         rows: Responses, several of which may share a prompt.
     """
-    device = prefilled.logits.device
-    live = list(rows)
-    index = torch.tensor([row.prompt for row in live], device=device)
-    prefilled.cache.batch_select_indices(index)
-    mask, positions, logits = prefilled.mask[index], prefilled.lengths[index], prefilled.logits[index]
-    start = positions
+    prompts = torch.tensor([row.prompt for row in rows], device=prefilled.logits.device)
+    with going_on(model, prefilled, prompts) as context:
+        _decode(context, prefilled.logits[prompts], prefilled.lengths[prompts], list(rows))
+
+
+def _decode(context: Continuation, logits: torch.Tensor, start: torch.Tensor, live: list[Row]) -> None:
+    device = logits.device
+    positions = start
     # A finished row that stays must not walk out of the context: some models look positions up in a table.
     last = start + torch.tensor([row.max_new_tokens - 1 for row in live], device=device)
     settings = _settings(live, device)
@@ -73,20 +76,10 @@ def decode(model: PreTrainedModel, prefilled: Prefilled, rows: Sequence[Row]) ->
         if len(running) <= _LEAVE_AT * len(live):
             keep = torch.tensor(running, device=device)
             live = [live[place] for place in running]
-            prefilled.cache.batch_select_indices(keep)
-            settings = settings.select(keep)
-            mask, tokens = mask[keep], tokens[keep]
+            context.keep(keep)
+            settings, tokens = settings.select(keep), tokens[keep]
             positions, start, last = positions[keep], start[keep], last[keep]
-        mask = torch.cat([mask, mask.new_ones((len(live), 1))], dim=1)
-        output = model(
-            input_ids=tokens[:, None],
-            attention_mask=mask,
-            position_ids=positions[:, None],
-            past_key_values=prefilled.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        logits = output.logits[:, -1].float()
+        logits = context.step(tokens, positions)
         positions = torch.minimum(positions + 1, last)
 
 

@@ -31,7 +31,7 @@ class TransformersEngine:
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: Any, *, token_budget: int = 8192, name: str = "transformers"
+        self, model: PreTrainedModel, tokenizer: Any, *, token_budget: int = 32_768, name: str = "transformers"
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
