@@ -134,7 +134,7 @@ def test_the_server_dies_with_a_killed_parent(vllm_config, smollm2_path, tmp_pat
         "from knowrl_core.config import EngineConfig\n"
         "from knowrl_core.engines.vllm.server import VllmServer\n"
         "config = EngineConfig.model_validate_json(sys.argv[1])\n"
-        "VllmServer(config.vllm, dtype='fp32', log=pathlib.Path(sys.argv[2]), sleeps=False)"
+        "VllmServer(config.vllm, dtype='fp32', log=pathlib.Path(sys.argv[2]), cuda=False)"
         ".start(pathlib.Path(sys.argv[3]))\n"
     )
     arguments = [vllm_config.model_dump_json(), str(log), str(smollm2_path)]

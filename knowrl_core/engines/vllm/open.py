@@ -34,7 +34,7 @@ def open_vllm(config: EngineConfig, folder: Path, *, device: Literal["auto", "cp
     where = pick_device(device)
     dtype = "bf16" if pick_dtype(config.dtype, where) is torch.bfloat16 else "fp32"
     tokenizer = load_tokenizer(folder)
-    server = None if vllm.urls else VllmServer(vllm, dtype=dtype, log=log, sleeps=where.type == "cuda")
+    server = None if vllm.urls else VllmServer(vllm, dtype=dtype, log=log, cuda=where.type == "cuda")
     key = os.environ.get(KEY)
     apis = [VllmApi(url, timeout=vllm.request_timeout, connections=vllm.concurrency, key=key) for url in vllm.urls]
     fleet = Fleet(

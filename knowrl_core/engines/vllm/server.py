@@ -40,11 +40,11 @@ class VllmServer:
         config: Interpreter, further arguments, times.
         dtype: ``fp32`` or ``bf16``.
         log: File that takes the server's output.
-        sleeps: Whether the device's memory can be freed without ending the server (CUDA).
+        cuda: Whether it runs on GPUs, where it can sleep.
     """
 
-    def __init__(self, config: VllmConfig, *, dtype: str, log: Path, sleeps: bool) -> None:
-        self._config, self._dtype, self.log, self._sleeps = config, dtype, log, sleeps
+    def __init__(self, config: VllmConfig, *, dtype: str, log: Path, cuda: bool) -> None:
+        self._config, self._dtype, self.log, self._cuda = config, dtype, log, cuda
         self._process: subprocess.Popen[bytes] | None = None
         self._key = secrets.token_urlsafe(24)
         self._lock = threading.Lock()
@@ -120,7 +120,9 @@ class VllmServer:
             "--generation-config": "vllm",
             "--seed": "0",
         }
-        flags = ["--enable-prefix-caching", *(["--enable-sleep-mode"] if self._sleeps else [])]
+        # On the CPU a seeded request whose prompt comes in chunks ends the engine (vLLM 0.32): it wants to set back a
+        # generator that cannot be.
+        flags = ["--enable-prefix-caching", "--enable-sleep-mode" if self._cuda else "--no-enable-chunked-prefill"]
         python = str(Path(self._config.python).expanduser().absolute())
         return [
             *(python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder.absolute())),
