@@ -14,7 +14,7 @@ from knowrl_core.engines.vllm.api import ServerGoneError, VllmApi
 from knowrl_core.models.load import load_policy
 
 _TEXTS: Final = ("Name a colour of the rainbow.", "What is the sum of 17 and 25? Show how you get there.")
-TOLERANCE: Final = {"fp32": 1e-3, "bf16": 5e-2}
+TOLERANCE: Final = {"fp32": 3e-4, "bf16": 5e-2}
 """Largest mean absolute difference of a prompt token's log-probability, in nats."""
 
 
@@ -35,16 +35,21 @@ class Fingerprint:
         del model
         gc.collect()
 
-    def difference(self, api: VllmApi, model: str) -> float:
-        """Mean absolute difference between what a server gives and the checkpoint, over all prompts' tokens.
+    def ask(self, api: VllmApi, model: str) -> list[list[float]]:
+        """What a server gives for the prompts.
 
         Raises:
-            ServerGoneError: The server gives no log-probabilities.
+            ServerGoneError: It gives no log-probabilities.
         """
-        differences: list[float] = []
-        for prompt, expected in zip(self.prompts, self.expected, strict=True):
-            found = _served(api, model, prompt)
-            differences += [abs(a - b) for a, b in zip(found, expected, strict=True)]
+        return [_served(api, model, prompt) for prompt in self.prompts]
+
+    def difference(self, found: Sequence[Sequence[float]]) -> float:
+        """Mean absolute difference to the checkpoint, over all prompts' tokens."""
+        differences = [
+            abs(a - b)
+            for mine, theirs in zip(found, self.expected, strict=True)
+            for a, b in zip(mine, theirs, strict=True)
+        ]
         mean = math.fsum(differences) / len(differences)
         return mean if math.isfinite(mean) else math.inf
 

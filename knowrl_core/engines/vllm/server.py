@@ -44,7 +44,7 @@ class VllmServer:
     """
 
     def __init__(self, config: VllmConfig, *, dtype: str, log: Path, cuda: bool) -> None:
-        self._config, self._dtype, self.log, self._cuda = config, dtype, log, cuda
+        self._config, self._dtype, self.log, self.cuda = config, dtype, log, cuda
         self._process: subprocess.Popen[bytes] | None = None
         self._key = secrets.token_urlsafe(24)
         self._lock = threading.Lock()
@@ -122,7 +122,7 @@ class VllmServer:
         }
         # On the CPU a seeded request whose prompt comes in chunks ends the engine (vLLM 0.32): it wants to set back a
         # generator that cannot be.
-        flags = ["--enable-prefix-caching", "--enable-sleep-mode" if self._cuda else "--no-enable-chunked-prefill"]
+        flags = ["--enable-prefix-caching", "--enable-sleep-mode" if self.cuda else "--no-enable-chunked-prefill"]
         python = str(Path(self._config.python).expanduser().absolute())
         return [
             *(python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder.absolute())),

@@ -14,6 +14,8 @@ from knowrl_core.engines import GenerateRequest, Turn
 from knowrl_core.engines.vllm.api import ServerGoneError, VllmApi
 from knowrl_core.engines.vllm.fleet import Fleet
 from knowrl_core.engines.vllm.questions import Node, generation, nodes, samples, scores
+from knowrl_core.engines.vllm.served import Fingerprint
+from knowrl_core.engines.vllm.weights import ServedPolicy
 from knowrl_core.errors import InputError, StageError
 from tasks.prepare import prepare
 
@@ -162,6 +164,36 @@ def test_a_dead_server_is_started_again_once(serve):
     assert len(list(fleet.run(list(range(20)), lambda one, job: one.complete({})))) == 20
     assert len(starts) == 1
     assert seen["requests"] == 20
+
+
+@pytest.fixture
+def fingerprint():
+    """A checkpoint that gives the same log-probability to every token of the fixed prompts."""
+
+    def build(value):
+        made = object.__new__(Fingerprint)
+        made.prompts, made.tolerance = [[1, 2, 3], [4, 5]], 0.1
+        made.expected = [[value] * (len(prompt) - 1) for prompt in made.prompts]
+        return made
+
+    return build
+
+
+@pytest.mark.parametrize(("served", "before", "right"), [
+    (-1.0, None, True), (-1.05, None, True), (-1.2, None, False), (float("nan"), None, False),
+    (-1.0, -1.01, True), (-1.01, -1.01, False), (-1.004, -1.01, True), (-1.0, -1.0, True),
+])  # fmt: skip
+def test_weights_are_right_if_near_and_not_nearer_to_those_before(serve, fingerprint, served, before, right):
+    """An update moves log-probabilities by less than rounding may, so near alone would not do."""
+
+    def answer(_number, body):
+        rows = [None, *({str(token): {"logprob": served}} for token in body["prompt"][1:])]
+        return 200, json.dumps({"choices": [{"prompt_logprobs": rows}]})
+
+    api, _ = serve(answer)
+    policy = ServedPolicy(Fleet([api], concurrency=1, retries=0, where="log"), None, dtype="fp32", verify=True)
+    policy._before = None if before is None else fingerprint(before)
+    assert policy._matches(api, fingerprint(-1.0)) is right
 
 
 def test_the_config_refuses_what_cannot_be(tmp_path):
