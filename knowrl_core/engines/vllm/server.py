@@ -15,6 +15,7 @@ from typing import Final
 from knowrl_core.config.system import VllmConfig
 from knowrl_core.engines.vllm.api import MODEL, VllmApi
 from knowrl_core.engines.vllm.guardian import GRACE
+from knowrl_core.engines.vllm.view import CheckpointView
 from knowrl_core.errors import StageError
 from knowrl_core.rl.distributed.command import free_port
 from knowrl_core.worker.process import tail
@@ -46,6 +47,7 @@ class VllmServer:
     def __init__(self, config: VllmConfig, *, dtype: str, log: Path, cuda: bool) -> None:
         self._config, self._dtype, self.log, self.cuda = config, dtype, log, cuda
         self._process: subprocess.Popen[bytes] | None = None
+        self.view = CheckpointView()
         self._key = secrets.token_urlsafe(24)
         self._lock = threading.Lock()
         self.starts = 0
@@ -67,7 +69,7 @@ class VllmServer:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - this interpreter, and the program that the config names
-                [sys.executable, "-m", GUARDIAN, *self._command(folder, port)],
+                [sys.executable, "-m", GUARDIAN, *self._command(self.view.of(folder), port)],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -100,6 +102,7 @@ class VllmServer:
 
     def close(self) -> None:
         """End it; its memory is free when this returns."""
+        self.view.close()
         process, self._process = self._process, None
         if process is None:
             return

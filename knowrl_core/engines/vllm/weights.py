@@ -71,7 +71,7 @@ class ServedPolicy:
         if self._server is None or not self._server.cuda or not api.healthy():
             return False
         self.model, _ = self._told(api)
-        return api.wake() and api.reload(str(folder.absolute())) and self._matches(api, expected)
+        return api.wake() and api.reload(str(self._server.view.of(folder))) and self._matches(api, expected)
 
     def _load_elsewhere(self, api: VllmApi, folder: Path, expected: Fingerprint | None) -> None:
         """Load weights into a server of others; at first it may serve them already, and be unable to load any."""
