@@ -19,6 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
+import psutil
+
 R = TypeVar("R")
 
 
@@ -46,12 +48,13 @@ class Side(Protocol):
 
 
 def measure(work: Callable[[], R]) -> Measured[R]:
-    """Do a piece of work; time it and take its peak memory."""
-    before = reset_peak()
+    """Do a piece of work; time it, and take the peak memory of this process and of the servers that it started."""
+    family = [process.pid for process in psutil.Process().children(recursive=True)]
+    before = reset_peak() + sum(map(reset_peak, family))
     start = time.perf_counter()
     report = work()
     seconds = time.perf_counter() - start
-    return Measured(report, seconds, before, peak())
+    return Measured(report, seconds, before, peak() + sum(map(peak, family)))
 
 
 def reset_peak(process: int | None = None) -> int:

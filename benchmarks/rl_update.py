@@ -15,23 +15,21 @@ precise than ours).
 """
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal
 
 import torch
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks.compare import Comparison, Precision, Repeated, compare, out, write_json
 from benchmarks.measure import Measured, Worker
 from benchmarks.rl_rollouts import RolloutSet, StepReport
 from benchmarks.rl_sides import Settings, SideName, build_side, make_rollouts
@@ -39,49 +37,17 @@ from knowrl_core.config.system import ModelConfig
 from knowrl_core.models.load import pick_dtype
 from knowrl_core.models.resolve import resolve_model
 
-Precision = Literal["fp32", "bf16"]
 BOUNDS: dict[Precision, float] = {"fp32": 1e-4, "bf16": 5e-3}
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """A side's repetitions."""
-
-    label: str
-    steps: tuple[Measured[StepReport], ...]
-
-    @property
-    def seconds(self) -> float:
-        """Median."""
-        return statistics.median(step.seconds for step in self.steps)
-
-    @property
-    def peak(self) -> float:
-        """Megabytes; the largest."""
-        return max(step.peak for step in self.steps) / 1e6
-
-    @property
-    def increase(self) -> float:
-        """Megabytes; the largest."""
-        return max(step.peak - step.before for step in self.steps) / 1e6
+class Result(Repeated[StepReport]):
+    """A side's steps."""
 
     @property
     def loss(self) -> float:
         """Of the first repetition."""
-        return self.steps[0].report.loss
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """One line of the JSON file."""
-
-    case: str
-    ours: float
-    peer: float
-    peer_name: str
-    ratio: float
-    unit: str
+        return self.runs[0].report.loss
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,8 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             agreed = agreed and agrees
             out.print(f"losses differ by {difference:.1e} at most, {'within' if agrees else 'NOT within'} {bound:g}\n")
             rows += _comparisons(f"update, {kind} rollouts, {precision}", batch, results)
-    if options.json:
-        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
+    write_json(options.json, rows)
     return 0 if agreed else 1
 
 
@@ -182,13 +147,13 @@ def _table(title: str, batch: RolloutSet, results: dict[SideName, Result]) -> Ta
     for result in results.values():
         table.add_row(
             result.label,
-            str(len(result.steps)),
+            str(len(result.runs)),
             f"{result.seconds:.1f}",
             f"{batch.tokens / result.seconds:.0f}",
             f"{result.peak:.0f}",
             f"{result.increase:.0f}",
             f"{result.loss:.6f}",
-            f"{result.steps[0].report.grad_norm:.4f}",
+            f"{result.runs[0].report.grad_norm:.4f}",
             "" if result is ours else f"{result.seconds / ours.seconds:.1f}x",
         )
     return table
@@ -196,21 +161,13 @@ def _table(title: str, batch: RolloutSet, results: dict[SideName, Result]) -> Ta
 
 def _comparisons(case: str, batch: RolloutSet, results: dict[SideName, Result]) -> list[Comparison]:
     ours = results["packed"]
-    rows = []
+    rows: list[Comparison] = []
     for name, peer in results.items():
         if name == "packed":
             continue
         peer_name = peer.label.replace("TRL", f"TRL {version('trl')} GRPO")
-        pairs: dict[str, tuple[float, float]] = {
-            "tokens/s": (batch.tokens / ours.seconds, batch.tokens / peer.seconds),
-            "s": (ours.seconds, peer.seconds),
-            "MB peak": (ours.peak, peer.peak),
-            "MB increase": (ours.increase, peer.increase),
-        }
-        rows += [
-            Comparison(case, round(mine, 3), round(theirs, 3), peer_name, round(mine / theirs, 4), unit)
-            for unit, (mine, theirs) in pairs.items()
-        ]
+        rates = batch.tokens / ours.seconds, batch.tokens / peer.seconds
+        rows += compare(case, peer_name, ours, peer, rates)
     return rows
 
 

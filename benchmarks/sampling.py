@@ -15,20 +15,18 @@ where all sides give as many, of the time. Exits with 1 when a side gives anothe
 """
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks.compare import Comparison, Repeated, compare, out, write_json
 from benchmarks.measure import Measured, Worker
 from benchmarks.sampling_prompts import NEW_TOKENS, Workload, prompts_of
 from benchmarks.sampling_sides import Answers, Settings, build_ours, build_plain, build_vllm
@@ -37,48 +35,16 @@ from knowrl_core.engines.chat import render
 from knowrl_core.models.load import load_tokenizer, pick_dtype
 from knowrl_core.models.resolve import resolve_model
 
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 BUILD = {"ours": build_ours, "generate": build_plain, "vllm": build_vllm}
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(Repeated[Answers]):
     """A side's repetitions of one workload."""
-
-    label: str
-    runs: tuple[Measured[Answers], ...]
-
-    @property
-    def seconds(self) -> float:
-        """Median."""
-        return statistics.median(run.seconds for run in self.runs)
 
     @property
     def rate(self) -> float:
         """Tokens a second, median."""
         return statistics.median(run.report.tokens / run.seconds for run in self.runs)
-
-    @property
-    def peak(self) -> float:
-        """Megabytes; the largest."""
-        return max(run.peak + run.report.elsewhere[1] for run in self.runs) / 1e6
-
-    @property
-    def increase(self) -> float:
-        """Megabytes; the largest."""
-        return max(run.peak - run.before + run.report.elsewhere[1] - run.report.elsewhere[0] for run in self.runs) / 1e6
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """One line of the JSON file."""
-
-    case: str
-    ours: float
-    peer: float
-    peer_name: str
-    ratio: float
-    unit: str
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -107,8 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows += _comparisons(f"{workload}, {precision}", workload, sides)
             expected = settings.prompts * settings.k
             whole = whole and all(run.report.responses == expected for side in sides.values() for run in side.runs)
-    if options.json:
-        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
+    write_json(options.json, rows)
     return 0 if whole else 1
 
 
@@ -187,21 +152,13 @@ def _comparisons(case: str, workload: Workload, results: dict[str, Result]) -> l
     ours = results.get("ours")
     if ours is None:
         return []
-    rows = []
+    rows: list[Comparison] = []
     for name, peer in results.items():
         if name == "ours":
             continue
         peer_name = f"transformers {version('transformers')} {peer.label}" if name == "generate" else peer.label
-        pairs: dict[str, tuple[float, float]] = {
-            "tokens/s": (ours.rate, peer.rate),
-            "s": (ours.seconds, peer.seconds),
-            "MB peak": (ours.peak, peer.peak),
-            "MB increase": (ours.increase, peer.increase),
-        }
-        rows += [
-            Comparison(case, round(mine, 3), round(theirs, 3), peer_name, round(mine / theirs, 4), unit)
-            for unit, (mine, theirs) in pairs.items()
-        ]
+        rows += compare(case, peer_name, ours, peer, (ours.rate, peer.rate))
+        # Which of the ratios above counts differs from workload to workload.
         rows.append(Comparison(case, 1.0, 1.0, peer_name, round(_speed_up(workload, ours, peer), 3), "times as fast"))
     return rows
 

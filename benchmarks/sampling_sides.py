@@ -1,25 +1,23 @@
 """Ways to answer the prompts of the sampling comparison: our transformers engine, and plain ``model.generate``."""
 
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import psutil
 import torch
 from transformers import GenerationConfig
 
-from benchmarks.measure import peak, reset_peak
+from benchmarks.compare import Precision
 from benchmarks.sampling_prompts import LABELS, NEW_TOKENS, Workload, choose_requests, generate_requests, prompts_of
 from knowrl_core.config.system import EngineConfig, VllmConfig
 from knowrl_core.engines import build_engine
 from knowrl_core.engines.base import GenerationEngine, Turn
 from knowrl_core.engines.chat import encode_continuation, render
 from knowrl_core.models.load import load_policy, load_tokenizer, pick_dtype, setup_torch
-
-Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +48,13 @@ class Answers:
     responses: int
     tokens: int
     """Tokens of the responses, the end of turn included."""
-    elsewhere: tuple[int, int] = (0, 0)
-    """Resident bytes of processes beside this one, before and at their peaks."""
 
 
-class EngineSide:
-    """A generation engine of ours, asked as the stages ask it."""
+class PromptSide(ABC):
+    """One way to answer the prompts."""
 
-    def __init__(self, label: str, engine: GenerationEngine, settings: Settings) -> None:
-        self.label, self._engine, self._settings = label, engine, settings
+    def __init__(self, label: str, settings: Settings) -> None:
+        self.label, self._settings = label, settings
 
     def warm_up(self) -> None:
         """Two prompts of each workload."""
@@ -67,13 +63,19 @@ class EngineSide:
 
     def run(self, workload: Workload) -> Answers:
         """All prompts of a workload."""
-        before = sum(reset_peak(process) for process in self._servers())
-        answers = self._answer(workload, self._settings.prompts)
-        return replace(answers, elsewhere=(before, sum(peak(process) for process in self._servers())))
+        return self._answer(workload, self._settings.prompts)
 
-    def _servers(self) -> list[int]:
-        """Process ids of the servers that the engine started."""
-        return [process.pid for process in psutil.Process().children(recursive=True)]
+    @abstractmethod
+    def _answer(self, workload: Workload, count: int) -> Answers:
+        """The first prompts of a workload."""
+
+
+class EngineSide(PromptSide):
+    """A generation engine of ours, asked as the stages ask it."""
+
+    def __init__(self, label: str, engine: GenerationEngine, settings: Settings) -> None:
+        super().__init__(label, settings)
+        self._engine = engine
 
     def _answer(self, workload: Workload, count: int) -> Answers:
         prompts, k = prompts_of(workload, count), self._settings.k
@@ -87,27 +89,18 @@ class EngineSide:
         return Answers(len(samples), sum(len(sample.token_ids) for sample in samples))
 
 
-class GenerateSide:
+class GenerateSide(PromptSide):
     """``model.generate(num_return_sequences=k)`` on left-padded batches, as its documentation shows it.
 
     Constrained verdicts follow the label strings through ``prefix_allowed_tokens_fn``.
     """
 
     def __init__(self, model: Any, tokenizer: Any, settings: Settings) -> None:
-        self._model, self._tokenizer, self._settings = model, tokenizer, settings
+        self._model, self._tokenizer = model, tokenizer
         self._batch = settings.plain_prompts or settings.prompts
+        super().__init__(f"model.generate, {self._batch} prompts a batch", settings)
         self._labels = [tuple(encode_continuation(tokenizer, text)) for text in LABELS]
         self._pad = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
-        self.label = f"model.generate, {self._batch} prompts a batch"
-
-    def warm_up(self) -> None:
-        """Two prompts of each workload."""
-        for workload in NEW_TOKENS:
-            self._answer(workload, 2)
-
-    def run(self, workload: Workload) -> Answers:
-        """All prompts of a workload."""
-        return self._answer(workload, self._settings.prompts)
 
     def _answer(self, workload: Workload, count: int) -> Answers:
         prompts = prompts_of(workload, count)
