@@ -5,10 +5,9 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel
 
+from knowrl_core.engines.encode import Choice
 from knowrl_core.engines.head import fp32_head
 from knowrl_core.engines.prefill import Prefilled
-
-Choice = tuple[int, ...]
 
 
 @torch.inference_mode()

@@ -31,8 +31,10 @@ def encode_choices(
     ]
 
 
-def check_lengths(prompts: Sequence[Sequence[int]], answers: Sequence[int], context: int | None, what: str) -> None:
-    """Refuse what does not fit the model's context.
+def whole_lengths(
+    prompts: Sequence[Sequence[int]], answers: Sequence[int], context: int | None, what: str
+) -> list[int]:
+    """Tokens of each prompt with its longest answer; what does not fit the model's context is refused.
 
     Args:
         prompts: Token ids of each prompt.
@@ -43,12 +45,13 @@ def check_lengths(prompts: Sequence[Sequence[int]], answers: Sequence[int], cont
     Raises:
         StageError: Naming the first request that does not fit.
     """
-    for index, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-        length = len(prompt) + answer
+    lengths = [len(prompt) + answer for prompt, answer in zip(prompts, answers, strict=True)]
+    for index, (prompt, length) in enumerate(zip(prompts, lengths, strict=True)):
         if context is not None and length > context:
             raise StageError(
                 f"request {index + 1} of {len(prompts)} needs {length} tokens ({len(prompt)} of the prompt and "
-                f"{answer} for {what}); the model's context holds {context}",
+                f"{length - len(prompt)} for {what}); the model's context holds {context}",
                 hint="Lower max_new_tokens, the number of shots or the longest task "
                 "(introspection.filters.max_words), or choose a model with a longer context.",
             )
+    return lengths

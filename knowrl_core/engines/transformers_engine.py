@@ -10,7 +10,7 @@ from knowrl_core.engines.batching import Piece, plan_batches
 from knowrl_core.engines.chat import render
 from knowrl_core.engines.choose import score_choices
 from knowrl_core.engines.decode import Row, decode
-from knowrl_core.engines.encode import check_lengths, encode_choices
+from knowrl_core.engines.encode import encode_choices, whole_lengths
 from knowrl_core.engines.prefill import compute_prefix, prefill
 from knowrl_core.engines.text import TextEnd, closing_token, end_tokens
 
@@ -50,8 +50,8 @@ class TransformersEngine:
         """
         prompts = [render(self.tokenizer, request.turns) for request in requests]
         answers = [request.max_new_tokens for request in requests]
-        check_lengths(prompts, answers, self._context, "max_new_tokens")
-        return self._generate(requests, prompts, _lengths(prompts, answers))
+        lengths = whole_lengths(prompts, answers, self._context, "max_new_tokens")
+        return self._generate(requests, prompts, lengths)
 
     def choose(self, requests: Sequence[ChooseRequest]) -> Iterator[ChooseResult]:
         """Score each request's choices; results come in the order of the requests, as they are ready.
@@ -64,8 +64,8 @@ class TransformersEngine:
         prompts = [render(self.tokenizer, request.turns) for request in requests]
         choices = encode_choices(self.tokenizer, requests, lambda: closing_token(self._generation, self.tokenizer))
         answers = [max(map(len, group)) for group in choices]
-        check_lengths(prompts, answers, self._context, "the longest choice")
-        return self._choose(prompts, choices, _lengths(prompts, answers))
+        lengths = whole_lengths(prompts, answers, self._context, "the longest choice")
+        return self._choose(prompts, choices, lengths)
 
     def _generate(
         self, requests: Sequence[GenerateRequest], prompts: list[list[int]], lengths: list[int]
@@ -110,10 +110,6 @@ class TransformersEngine:
             yield ChooseResult(
                 prompt_token_ids=tuple(prompts[index]), token_ids=choices[index], token_logprobs=tuple(scores)
             )
-
-
-def _lengths(prompts: list[list[int]], answers: list[int]) -> list[int]:
-    return [len(prompt) + answer for prompt, answer in zip(prompts, answers, strict=True)]
 
 
 def _sample(row: Row) -> Sample:

@@ -31,7 +31,7 @@ class EngineSpec(_Message):
     device: Literal["auto", "cpu", "cuda"]
     engine: EngineConfig
     log: Path | None = None
-    """File for the output of a server that the engine starts; the worker's own log if None."""
+    """File for the output of a server that the engine starts; ``vllm.log`` in the current folder if None."""
     replica: Annotated[int, Field(ge=0)] = 0
     """Number of this worker among those that share the requests; on GPUs each takes a device of its own."""
 

@@ -42,7 +42,7 @@ def engine(vllm_config, smollm2_path, log):
 
 def server_processes(engine):
     """The guardian's children: the server and what it started."""
-    return psutil.Process(engine.policy._server.process.pid).children(recursive=True)
+    return psutil.Process(engine.policy._server._process.pid).children(recursive=True)
 
 
 def tokens(results):

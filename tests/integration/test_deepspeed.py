@@ -22,6 +22,7 @@ from knowrl_core.rl import FlatVerdict, Rollout, UpdateJob, UpdateResult, Verdic
 from knowrl_core.rl.distributed import command as commands
 from knowrl_core.rl.distributed.launch import run_distributed
 from knowrl_core.rl.update import run_update
+from knowrl_core.worker.process import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -126,7 +127,7 @@ def launched(root, processes, jobs, broken):
     world = base64.urlsafe_b64encode(json.dumps({"localhost": list(range(processes))}).encode()).decode()
     command = [
         *(sys.executable, "-u", "-m", "deepspeed.launcher.launch", f"--world_info={world}"),
-        *("--master_addr=127.0.0.1", f"--master_port={commands.free_port()}", "--no_local_rank", "-q"),
+        *("--master_addr=127.0.0.1", f"--master_port={free_port()}", "--no_local_rank", "-q"),
         *(str(HERE / "deepspeed_jobs.py"), str(root / "jobs.json"), str(root / "answers")),
     ]
     environment = commands.environment(next(iter(jobs.values()))) | {"PYTHONWARNINGS": "ignore"}

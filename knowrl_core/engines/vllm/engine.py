@@ -8,7 +8,7 @@ from transformers import GenerationConfig
 
 from knowrl_core.engines.base import ChooseRequest, ChooseResult, GenerateRequest, GenerateResult
 from knowrl_core.engines.chat import render
-from knowrl_core.engines.encode import Choice, check_lengths, encode_choices
+from knowrl_core.engines.encode import Choice, encode_choices, whole_lengths
 from knowrl_core.engines.text import TextEnd, closing_token, end_tokens
 from knowrl_core.engines.vllm.api import VllmApi
 from knowrl_core.engines.vllm.questions import generation, nodes, samples, scores, scoring
@@ -43,7 +43,7 @@ class VllmEngine:
         """
         prompts = [render(self._tokenizer, request.turns) for request in requests]
         answers = [request.max_new_tokens for request in requests]
-        check_lengths(prompts, answers, self.policy.context, "max_new_tokens")
+        whole_lengths(prompts, answers, self.policy.context, "max_new_tokens")
         ends = {stop: TextEnd(self._tokenizer, stop, self._ends) for stop in {request.stop for request in requests}}
 
         def ask(api: VllmApi, job: tuple[list[int], GenerateRequest]) -> GenerateResult:
@@ -64,7 +64,7 @@ class VllmEngine:
         """
         prompts = [render(self._tokenizer, request.turns) for request in requests]
         choices = encode_choices(self._tokenizer, requests, lambda: closing_token(self._generation, self._tokenizer))
-        check_lengths(prompts, [max(map(len, group)) for group in choices], self.policy.context, "the longest choice")
+        whole_lengths(prompts, [max(map(len, group)) for group in choices], self.policy.context, "the longest choice")
         return self.policy.fleet.run(list(zip(prompts, choices, strict=True)), self._score)
 
     def _score(self, api: VllmApi, job: tuple[list[int], tuple[Choice, ...]]) -> ChooseResult:

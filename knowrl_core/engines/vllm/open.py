@@ -47,7 +47,7 @@ def open_vllm(config: EngineConfig, folder: Path, *, device: Literal["auto", "cp
     if server is not None:
         fleet.revive = policy.revive
     try:
-        policy.begin(folder)
+        policy.load(folder)
     except BaseException:
         policy.close()
         raise

@@ -1,12 +1,9 @@
 """A vLLM server of the pipeline's own, in another Python environment."""
 
-import contextlib
 import os
 import secrets
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,8 +14,7 @@ from knowrl_core.engines.vllm.api import MODEL, VllmApi
 from knowrl_core.engines.vllm.guardian import GRACE
 from knowrl_core.engines.vllm.view import CheckpointView
 from knowrl_core.errors import StageError
-from knowrl_core.rl.distributed.command import free_port
-from knowrl_core.worker.process import tail
+from knowrl_core.worker.process import end, free_port, tail
 
 GUARDIAN: Final = "knowrl_core.engines.vllm.guardian"
 _POLL: Final = 0.5
@@ -49,14 +45,8 @@ class VllmServer:
         self._process: subprocess.Popen[bytes] | None = None
         self.view = CheckpointView()
         self._key = secrets.token_urlsafe(24)
-        self._lock = threading.Lock()
         self.starts = 0
         """How often it was started."""
-
-    @property
-    def process(self) -> "subprocess.Popen[bytes] | None":
-        """The guardian, while the server runs."""
-        return self._process
 
     def start(self, folder: Path) -> VllmApi:
         """Start it on the weights in a folder; returns when it answers.
@@ -103,16 +93,9 @@ class VllmServer:
     def close(self) -> None:
         """End it; its memory is free when this returns."""
         self.view.close()
-        process, self._process = self._process, None
-        if process is None:
-            return
-        if process.stdin:
-            process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE + 5.0)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        if self._process is not None:
+            end(self._process, grace=GRACE + 5.0)  # the guardian leaves when its standard input is closed
+            self._process = None
 
     def _command(self, folder: Path, port: int) -> list[str]:
         options = {

@@ -48,59 +48,39 @@ class ServedPolicy:
         Raises:
             StageError: A server serves other weights and cannot load these.
         """
-        expected = self._fingerprint(folder)
-        contexts = []
-        for number, api in enumerate(list(self.fleet.apis)):
-            if self._server is None:
+        expected = Fingerprint(folder, self._tokenizer, self._dtype) if self._verify else None
+        self.context = 0
+        if self._server is None:
+            for api in self.fleet.apis:
                 self._load_elsewhere(api, folder, expected)
-            elif not self._load_in_place(api, folder, expected):
-                _log.info("%s is started again on %s", api.url, folder)
-                api.close()
-                self.fleet.apis[number] = self._server.start(folder)
-                self._check_served(self.fleet.apis[number], folder, expected)
-            self.model, context = self._told(self.fleet.apis[number])
-            contexts.append(context)
-        self.folder, self.context, self._before = folder, min(contexts), expected
+        elif not self._load_in_place(self._server, folder, expected):
+            self.fleet.close()
+            self.fleet.apis = [self._server.start(folder)]
+            (api,) = self.fleet.apis
+            self._get_to_know(api)
+            if not self._matches(api, expected):
+                raise self._other(api, folder, expected)
+        self.folder, self._before = folder, expected
 
-    def _load_in_place(self, api: VllmApi, folder: Path, expected: Fingerprint | None) -> bool:
-        """Load weights into the running server of one's own; False where that cannot be trusted.
+    def _load_in_place(self, server: VllmServer, folder: Path, expected: Fingerprint | None) -> bool:
+        """Load weights into the running server of one's own; False where there is none or it cannot be trusted.
 
         The CPU build answers that it loaded them while a tied LM head stays the old one. An update is so small a step
         that log-probabilities may not show it.
         """
-        if self._server is None or not self._server.cuda or not api.healthy():
+        if not server.cuda or not self.fleet.apis or not self.fleet.apis[0].healthy():
             return False
-        self.model, _ = self._told(api)
-        return api.wake() and api.reload(str(self._server.view.of(folder))) and self._matches(api, expected)
+        (api,) = self.fleet.apis
+        self._get_to_know(api)
+        return api.wake() and api.reload(str(server.view.of(folder))) and self._matches(api, expected)
 
     def _load_elsewhere(self, api: VllmApi, folder: Path, expected: Fingerprint | None) -> None:
         """Load weights into a server of others; at first it may serve them already, and be unable to load any."""
-        self.model, _ = self._told(api)
+        self._get_to_know(api)
         loaded = api.wake() and api.reload(str(folder.absolute()))
         known = self.folder is None and expected is not None
         if not (loaded or known) or not self._matches(api, expected):
             raise self._other(api, folder, expected)
-
-    def _check_served(self, api: VllmApi, folder: Path, expected: Fingerprint | None) -> None:
-        self.model, _ = self._told(api)
-        if not self._matches(api, expected):
-            raise self._other(api, folder, expected)
-
-    def begin(self, folder: Path) -> None:
-        """Start the pipeline's own server on a folder, as the fleet's only server.
-
-        Raises:
-            StageError: It does not start, or serves other weights.
-        """
-        if self._server is None:
-            self.load(folder)
-            return
-        self.fleet.apis = [self._server.start(folder)]
-        (api,) = self.fleet.apis
-        self.folder = folder
-        self._before = self._fingerprint(folder)
-        self._check_served(api, folder, self._before)
-        _, self.context = self._told(api)
 
     def revive(self) -> VllmApi:
         """Start the pipeline's own server again, on what it served."""
@@ -123,14 +103,13 @@ class ServedPolicy:
         if self._server is not None:
             self._server.close()
 
-    def _told(self, api: VllmApi) -> tuple[str, int]:
+    def _get_to_know(self, api: VllmApi) -> None:
+        """Ask a server for its name of the policy and its context; the smallest context of all counts."""
         try:
-            return api.model()
+            self.model, context = api.model()
         except ServerGoneError as error:
             raise StageError(f"{api.url} does not answer: {error}", hint=self.fleet.where) from error
-
-    def _fingerprint(self, folder: Path) -> Fingerprint | None:
-        return Fingerprint(folder, self._tokenizer, self._dtype) if self._verify else None
+        self.context = min(self.context or context, context)
 
     def _matches(self, api: VllmApi, expected: Fingerprint | None) -> bool:
         """Whether a server gives what the checkpoint gives and is not nearer to the one before; True if unchecked."""

@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from knowrl_core.errors import InputError
 from knowrl_core.rl.distributed import folder as words
 from knowrl_core.rl.job import UpdateJob
+from knowrl_core.worker.process import free_port
 
 RANK: Final = "knowrl_core.rl.distributed.rank"
 _LOOPBACK: Final = {"linux": "lo", "darwin": "lo0"}
@@ -74,11 +74,3 @@ def _devices(job: UpdateJob) -> list[str]:
             hint="Lower rl.deepspeed.processes, or check nvidia-smi and CUDA_VISIBLE_DEVICES.",
         )
     return seen[:wanted]
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("", 0))
-        port: int = found.getsockname()[1]
-        return port
