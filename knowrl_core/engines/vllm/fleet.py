@@ -38,7 +38,7 @@ class Fleet:
         self.apis = list(apis)
         self._concurrency, self._retries = concurrency, retries
         self.where, self.revive = where, revive
-        self._dead: set[int] = set()
+        self._dead: dict[int, ServerGoneError] = {}
         self._retired: list[VllmApi] = []
         self._lock = threading.Lock()
 
@@ -96,16 +96,22 @@ class Fleet:
                 stopped.wait(_PAUSE * 2.0 ** min(failures - 1, 4) if api.healthy() else 0.0)
 
     def _pick(self, place: int) -> int:
+        """A server that lives.
+
+        Raises:
+            StageError: None does.
+        """
         with self._lock:
             alive = [number for number in range(len(self.apis)) if number not in self._dead]
+            if not alive:
+                number, error = next(reversed(self._dead.items()))
+                raise StageError(
+                    f"no vLLM server is left; the last one was {self.apis[number].url}: {error}", hint=self.where
+                ) from error
             return alive[place % len(alive)]
 
     def _look_after(self, number: int, api: VllmApi, error: ServerGoneError) -> None:
-        """Count a server out that is dead, or start it again if it is the pipeline's own.
-
-        Raises:
-            StageError: It was the last one.
-        """
+        """Count a server out that is dead, or start it again if it is the pipeline's own."""
         with self._lock:
             if self.apis[number] is not api or number in self._dead or _alive(api):
                 return  # another job has seen to it, or it lives
@@ -114,10 +120,8 @@ class Fleet:
                 self._retired.append(api)  # other jobs may be about to ask it
                 self.apis[number] = self.revive()
                 return
-            self._dead.add(number)
-            if len(self._dead) == len(self.apis):
-                raise StageError(f"no vLLM server is left; the last one was {api.url}: {error}", hint=self.where)
-            _log.warning("%s is dead; its requests go to the others", api.url)
+            self._dead[number] = error
+            _log.warning("%s is dead; its requests go to others, if there are any", api.url)
 
 
 def _alive(api: VllmApi) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -164,6 +165,20 @@ def test_a_dead_server_is_started_again_once(serve):
     assert len(list(fleet.run(list(range(20)), lambda one, job: one.complete({})))) == 20
     assert len(starts) == 1
     assert seen["requests"] == 20
+
+
+def test_when_all_servers_are_dead_every_job_says_so():
+    dead = [VllmApi("http://127.0.0.1:9", timeout=1.0, connections=8) for _ in range(2)]
+    fleet = Fleet(dead, concurrency=8, retries=3, where="the logs of them")
+
+    def ask(api, job):
+        if job == 0:  # the first answer that is waited for fails last, when the others have found all servers dead
+            time.sleep(1.5)
+        return api.complete({})
+
+    with pytest.raises(StageError, match="no vLLM server is left") as caught:
+        list(fleet.run(list(range(16)), ask))
+    assert caught.value.hint == "the logs of them"
 
 
 @pytest.fixture
