@@ -81,6 +81,7 @@ def train(
     run: Annotated[str | None, Field(json_schema_extra={"pattern": f"^{RUN_NAME.pattern}$"})] = None,
     config: Config | None = None,
     repair: bool = False,
+    from_stage: Annotated[str | None, Field(json_schema_extra={"pattern": r"^\d{1,6}/[a-z]+$"})] = None,
 ) -> dict[str, Any]:
     """Teach a model what it can and cannot do: generate, classify, consensus, update and evaluate, n times.
 
@@ -90,12 +91,15 @@ def train(
         run: Name of the run; the same name goes on where that run stopped.
         config: Fields that differ from the profile, such as {"rl": {"kl_coef": 0.001}}.
         repair: Do damaged stages, and what follows from them, again.
+        from_stage: Go back to this stage, such as 7/update: it and what follows are removed and done again, once. A
+            retry of the flow run goes on.
     """
+    start = StageKey.parse(from_stage) if from_stage else None
     resolved = resolve(profile, run, config)
     context = FlowRunContext.get()
     flow_run_id = str(context.flow_run.id) if context and context.flow_run else None
     reporter = current_reporter()
-    with open_run(resolved, reporter, repair=repair, flow_run=flow_run_id) as ctx:
+    with open_run(resolved, reporter, repair=repair, start=start, flow_run=flow_run_id) as ctx:
         keys = list(stage_keys(resolved.run.iterations, warmup=resolved.warmup.epochs > 0))
         pending = [key for key in keys if key not in ctx.history]
         stop = stop_now(ctx) if pending else None
@@ -123,6 +127,8 @@ def _do(ctx: RunContext, pending: list[StageKey]) -> Stop | None:
     options = ctx.config.orchestration
     previous = None
     for key in pending:
+        if key.stage == UPDATE:
+            apply_retention(ctx, coming=key.iteration)
         body = warmup if key.stage == UPDATE and ctx.is_warmup(key.iteration) else STAGE_TASKS[key.stage]
         stage = body.with_options(retries=options.retries, retry_delay_seconds=options.retry_delay)
         previous = stage(

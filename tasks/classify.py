@@ -114,7 +114,7 @@ class _Judge:
 
     def __call__(self, tasks: Sequence[tuple[str, str]], spec: EngineSpec, stream: str) -> list[VerdictRecord]:
         ctx, done = self._ctx, self._done
-        engine = ctx.worker.engine(spec)
+        engine = ctx.engine(self._key, spec)
         records = judge_tasks(
             engine,
             tasks,

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from knowrl_core.config import Config
 from knowrl_core.engines import GenerationEngine
+from knowrl_core.engines.kept import KeptEngine
 from knowrl_core.errors import ArtifactError, StageError
 from knowrl_core.guards import DECISION, Decision, parent_of, read_decision
 from knowrl_core.prompts import Template
@@ -143,8 +144,21 @@ class RunContext:
             device=self.config.model.device,
             engine=self.config.engine,
             log=self.paths.logs / "vllm.log",
+            adapter_rank=self.config.rl.lora.rank,
         )
 
-    def engine(self, iteration: int) -> GenerationEngine:
-        """The generation engine on the policy after an iteration."""
-        return self.worker.engine(self.engine_spec(iteration))
+    def engine(self, key: StageKey, spec: EngineSpec) -> GenerationEngine:
+        """A generation engine that keeps its answers until a stage is committed.
+
+        Args:
+            key: The stage.
+            spec: The policy to load, such as :meth:`engine_spec` gives.
+        """
+        identity = {
+            "policy": spec.policy,
+            "device": spec.device,
+            **spec.engine.model_dump(mode="json", include={"kind", "dtype", "threads", "token_budget", "compile"}),
+        }
+        return KeptEngine(
+            self.worker.engine(spec), self.paths.kept(key), shard=self.config.engine.shard, identity=identity
+        )

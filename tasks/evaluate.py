@@ -83,7 +83,7 @@ def _body(ctx: RunContext, key: StageKey, writer: StageWriter) -> None:
     tasks = probe.size + sum(item.size for item in others) + len(frozen)
     total = _prompts(tasks, config) + len(asked_again) * len(views.names)
     judge = SetJudge(
-        ctx.engine(key.iteration),
+        ctx.engine(key, ctx.engine_spec(key.iteration)),
         config,
         inputs=ctx.inputs,
         policy=ctx.policy_name(key.iteration),

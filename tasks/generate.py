@@ -60,7 +60,7 @@ def _body(ctx: RunContext, key: StageKey, writer: StageWriter) -> None:
     plan = plan_calls(
         config, ctx.inputs.seeds, pool, run_seed=ctx.seed, iteration=key.iteration, prompts=ctx.inputs.prompts
     )
-    engine = ctx.engine(parent)
+    engine = ctx.engine(key, ctx.engine_spec(parent))
     results = list(track(engine.generate([call.request for call in plan]), ctx, len(plan)))
     candidates = build_candidates(
         results,

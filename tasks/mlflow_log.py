@@ -34,6 +34,7 @@ NOTE_TAG = "mlflow.note.content"
 KEY_TAG = "knowrl.key"
 STAGE_TAG = "stage."
 GUARDS_TAG = "knowrl.guards"
+FORK_TAG = "knowrl.forked_from"
 STOPPED_TAG = "knowrl.stopped"
 TAG_LIMIT = 4_000
 """Characters of a tag; MLflow takes 5,000 to 8,000, as the version may be."""
@@ -148,7 +149,9 @@ class MlflowLog:
             self._parent = runs[0].info.run_id
             self._client.update_run(self._parent, status="RUNNING")
         else:
-            self._parent = self._create(self._run_file.name, key, "run", _milliseconds(self._run_file.created))
+            past = self._run_file.forked_from
+            tags = {FORK_TAG: f"{past.run} at {past.at}"} if past else None
+            self._parent = self._create(self._run_file.name, key, "run", _milliseconds(self._run_file.created), tags)
         if not runs or not runs[0].data.params:
             self._log_params(self._parent, dict(flatten(self._run_file.config)))
         self._client.log_dict(self._parent, self._run_file.model_dump(mode="json"), "run.json")

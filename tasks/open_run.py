@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from knowrl_core.config import Config
-from knowrl_core.errors import ArtifactError, OtherVersionError
+from knowrl_core.errors import OtherVersionError
 from knowrl_core.guards import parent_of
-from knowrl_core.storage.layout import EVALUATE, MAX_ITERATIONS, STAGES, UPDATE, RunPaths, StageKey, stage_keys
+from knowrl_core.storage.layout import MAX_ITERATIONS, STAGES, UPDATE, RunPaths, StageKey, stage_keys
 from knowrl_core.storage.lock import RunLock
 from knowrl_core.storage.retention import CHECKPOINT
 from knowrl_core.storage.run_file import RunFile, now
@@ -18,12 +18,18 @@ from tasks.context import RunContext
 from tasks.prepare import Inputs, check_folder, prepare, root_folder
 from tasks.progress import Reporter
 from tasks.retention import apply_retention
+from tasks.starting import check_start, keys_of, policy_needed
 from tasks.tracking import Tracker
 
 
 @contextmanager
 def open_run(
-    config: Config, reporter: Reporter, *, repair: bool = False, flow_run: str | None = None
+    config: Config,
+    reporter: Reporter,
+    *,
+    repair: bool = False,
+    start: StageKey | None = None,
+    flow_run: str | None = None,
 ) -> Iterator[RunContext]:
     """Open a new run, or one that is there already, where it stopped.
 
@@ -31,10 +37,13 @@ def open_run(
         config: The resolved config; ``run.root`` and ``run.name`` say where.
         reporter: Told how it goes.
         repair: Remove damaged stages and what follows from them, so that they are done again.
+        start: A stage to go back to: it and what follows are removed and done again. A flow run does so once, and goes
+            on when it is tried again.
         flow_run: Id of the Prefect flow run, for the record.
 
     Raises:
-        InputError: The inputs are wrong, or the config contradicts what the run was made from.
+        InputError: The inputs are wrong, the config contradicts what the run was made from, or ``start`` is a stage
+            that the run cannot start at.
         RunLockedError: Another process has it open.
         ArtifactError: An artifact is damaged and ``repair`` is off.
     """
@@ -50,12 +59,12 @@ def open_run(
         if created or not paths.run_file.exists():
             run_file.write(paths)
         warmup = config.warmup.epochs > 0
-        keys = tuple(stage_keys(config.run.iterations, warmup=warmup))
-        history = verify_run(paths, keys)
-        if history.problem:
-            if not repair or isinstance(history.problem, OtherVersionError):
-                raise history.problem
-            history = _repair(paths, keys, history.problem, keys[len(history.committed)], reporter)
+        keys = keys_of(config)
+        history = _history(paths, keys, run_file, reporter, repair=repair)
+        if start is not None and not run_file.went_back(flow_run):
+            history = _go_back(paths, keys, start, run_file, flow_run) or history
+        for key in history.committed:  # a process may have died between the commit and this
+            shutil.rmtree(paths.kept(key), ignore_errors=True)
         first = str(history.next_key or _beyond(paths, warmup=warmup))
         if history.next_key is not None:
             worker.start()  # it loads its libraries while Prefect and MLflow get ready
@@ -116,23 +125,68 @@ def _beyond(paths: RunPaths, *, warmup: bool) -> StageKey:
     return next(key for key in stage_keys(MAX_ITERATIONS, warmup=warmup) if not paths.stage(key).exists())
 
 
+def _history(
+    paths: RunPaths, keys: tuple[StageKey, ...], run_file: RunFile, reporter: Reporter, *, repair: bool
+) -> History:
+    """What stands.
+
+    Raises:
+        ArtifactError: Something is damaged and is not to be repaired.
+    """
+    history = verify_run(paths, keys)
+    if history.problem is None:
+        return history
+    if not repair or isinstance(history.problem, OtherVersionError):
+        raise history.problem
+    return _repair(paths, keys, history, run_file, reporter)
+
+
 def _repair(
-    paths: RunPaths, keys: tuple[StageKey, ...], problem: ArtifactError, damaged: StageKey, reporter: Reporter
+    paths: RunPaths, keys: tuple[StageKey, ...], history: History, run_file: RunFile, reporter: Reporter
 ) -> History:
     """Remove the damaged stage and all that follow, so that they are done again.
 
     The stage needs a policy. Where that checkpoint was pruned, the update that made it, and before it those that made
     its own policy, are done again as well.
     """
-    start = damaged
-    needed = start.iteration if start.stage == EVALUATE else parent_of(paths, start.iteration)
+    damaged = keys[len(history.committed)]
+    start, needed = damaged, policy_needed(paths, damaged)
     while needed > 0 and not paths.file(StageKey(needed, UPDATE), CHECKPOINT).exists():
         start = StageKey(needed, UPDATE)
         needed = parent_of(paths, needed)
+    reason = history.problem.message if history.problem else "asked for"
     why = "" if start == damaged else f" (the checkpoints before {damaged} were pruned)"
-    reporter.warning(f"repair: {problem.message}; {start} and what follows are done again{why}")
-    for key in keys[keys.index(start) :]:
-        shutil.rmtree(paths.stage(key), ignore_errors=True)
+    reporter.warning(f"repair: {reason}; {start} and what follows are done again{why}")
+    run_file.note_redone(str(start), reason)
+    return _remove(paths, keys, start, run_file)
+
+
+def _go_back(
+    paths: RunPaths, keys: tuple[StageKey, ...], start: StageKey, run_file: RunFile, flow_run: str | None
+) -> History | None:
+    """Remove a stage that was asked for and all that follow; None if nothing of them is committed.
+
+    Raises:
+        InputError: The run cannot start there.
+    """
+    check_start(paths, keys, start)
+    if not paths.stage(start).exists():
+        return None
+    run_file.note_redone(str(start), "asked for", flow_run)
+    return _remove(paths, keys, start, run_file)
+
+
+def _remove(paths: RunPaths, keys: tuple[StageKey, ...], start: StageKey, run_file: RunFile) -> History:
+    """Remove a stage and all that follow. A process that dies meanwhile leaves a run that only ends earlier."""
+    for key in reversed(keys[keys.index(start) :]):
+        folder = paths.stage(key)
+        shutil.rmtree(paths.kept(key), ignore_errors=True)
+        if folder.exists():
+            gone = paths.partial(key)
+            shutil.rmtree(gone, ignore_errors=True)
+            folder.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+    run_file.write(paths)  # not before: a flow run that is tried again would think that it had gone back
     again = verify_run(paths, keys)
     if again.problem:
         raise again.problem

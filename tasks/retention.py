@@ -10,18 +10,25 @@ from knowrl_core.storage.retention import CHECKPOINT, checkpoints_to_keep, prune
 from tasks.context import RunContext
 
 
-def apply_retention(ctx: RunContext) -> None:
-    """Prune the checkpoints that the config does not keep; repeating it changes nothing."""
+def apply_retention(ctx: RunContext, *, coming: int | None = None) -> None:
+    """Prune the checkpoints that the config does not keep; repeating it changes nothing.
+
+    Args:
+        ctx: The run.
+        coming: An iteration whose checkpoint is about to be written, and counts already: so there are never more than
+            the config says, but for the one that the new one starts from.
+    """
     updates: dict[int, Manifest] = {
         key.iteration: manifest
         for key, manifest in ctx.history.items()
         if key.stage == UPDATE and ctx.paths.file(key, CHECKPOINT).exists()
     }
     scores = probe_scores(ctx.history)
+    counted = set(updates)
+    if coming is not None:
+        counted.add(coming)
     keep = checkpoints_to_keep(
-        ctx.config.retention,
-        {iteration: scores.get(iteration) for iteration in updates},
-        needed=_needed(ctx, updates),
+        ctx.config.retention, {iteration: scores.get(iteration) for iteration in counted}, needed=_needed(ctx, updates)
     )
     pruned = prune(ctx.paths, updates, keep)
     if pruned:

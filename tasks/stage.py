@@ -2,6 +2,7 @@
 
 import errno
 import math
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -56,6 +57,7 @@ def execute(stage: Stage, ctx: RunContext, key: StageKey) -> Manifest:
         try:
             stage.body(ctx, key, writer)
             manifest = writer.commit()
+            shutil.rmtree(ctx.paths.kept(key), ignore_errors=True)
         except BaseException:
             writer.discard()
             raise
@@ -131,7 +133,7 @@ def _explain(error: Exception, key: StageKey) -> KnowrlError:
 def engine_slice(config: Config) -> dict[str, Any]:
     """The part of the engine's config that its results depend on (batch sizes do not count)."""
     return {
-        **config.engine.model_dump(mode="json", include={"kind", "dtype", "threads"}),
+        **config.engine.model_dump(mode="json", include={"kind", "dtype", "threads", "compile"}),
         "device": config.model.device,
     }
 

@@ -26,7 +26,7 @@ TRAINING = "training.parquet"
 
 def _config(config: Config) -> dict[str, Any]:
     return {
-        "rl": config.rl.model_dump(mode="json"),
+        "rl": config.rl.model_dump(mode="json", exclude={"save_steps"}),  # how often to save changes nothing
         "reference": needs_reference(config),
         # With the content of the user's file, not only its path.
         "deepspeed": deepspeed_settings(config.rl) if config.rl.trainer == "deepspeed" else None,
@@ -84,6 +84,7 @@ def run_job(ctx: RunContext, writer: StageWriter, job: UpdateJob, policy: int) -
         job: What to train.
         policy: The iteration that the job starts from.
     """
+    job = job.model_copy(update={"snapshot_dir": ctx.paths.kept(writer.key), "snapshot_key": writer.signature})
     answer = ctx.worker.update(ctx.engine_spec(policy), job.model_dump(mode="json"), progress=ctx.reporter.advance)
     result = UpdateResult.model_validate(answer)
     writer.write(ROLLOUTS, RolloutRecord, result.rollouts)

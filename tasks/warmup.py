@@ -9,6 +9,7 @@ from typing import Any
 
 from knowrl_core.config import Config
 from knowrl_core.config.rl import RLConfig, WarmupConfig
+from knowrl_core.engines import GenerationEngine
 from knowrl_core.prompts import View, check_views
 from knowrl_core.rl import FlatVerdict, Rollout, UpdateJob, Verdict
 from knowrl_core.rng import derive_seed
@@ -33,7 +34,7 @@ def _config(config: Config) -> dict[str, Any]:
         "views": {view.name: view.variables() for view in warmup_views(config)},
         "mode": config.verdict.mode,
         "held_out": sorted(item.name for item in config.evaluation.benchmarks),
-        "rl": config.rl.model_dump(mode="json"),
+        "rl": config.rl.model_dump(mode="json", exclude={"save_steps"}),
         "engine": engine_slice(config),
     }
 
@@ -115,18 +116,21 @@ def _rollouts(ctx: RunContext, key: StageKey, seeds: Sequence[SeedTask], policy:
         iteration=key.iteration,
         stage=UPDATE,
     )
-    verdicts = _answers(ctx, asks, {f"seed/{seed.id}": seed for seed in seeds}, policy)
+    engine = ctx.engine(key, ctx.engine_spec(policy))
+    verdicts = _answers(ctx, asks, {f"seed/{seed.id}": seed for seed in seeds}, engine)
     for start, seed in zip(range(0, len(asks), len(views)), seeds, strict=True):
         own = verdicts[start : start + len(views)]
         yield Rollout.from_verdicts(f"seed/{seed.id}", own, label=seed.label, anchor=True)
 
 
-def _answers(ctx: RunContext, asks: Sequence[Ask], seeds: dict[str, SeedTask], policy: int) -> list[FlatVerdict]:
+def _answers(
+    ctx: RunContext, asks: Sequence[Ask], seeds: dict[str, SeedTask], engine: GenerationEngine
+) -> list[FlatVerdict]:
     requests = []
     for ask in asks:
         seed = seeds[ask.question.id]
         requests.append(target_request(ask, seed.label, seed.reason, ctx.config.verdict.mode))
-    answers = track(ctx.engine(policy).choose(requests), ctx, len(requests))
+    answers = track(engine.choose(requests), ctx, len(requests))
     return [
         FlatVerdict(
             answer.prompt_token_ids,

@@ -24,7 +24,7 @@ from flows.cli.options import (
 from knowrl_core.config import DEFAULT_PROFILE, Config, anchored, load_config, redacted
 from knowrl_core.errors import KnowrlError, StageError
 from knowrl_core.report import best_iteration, iteration_rows
-from knowrl_core.storage.layout import RunPaths, stage_keys
+from knowrl_core.storage.layout import RunPaths, StageKey, stage_keys
 from knowrl_core.storage.tables import REPAIR_HINT
 from knowrl_core.storage.verify import committed_manifests
 
@@ -33,7 +33,7 @@ RepairOption = Annotated[bool, typer.Option("--repair", help="Do damaged stages,
 
 def run(config: ConfigOption = DEFAULT_PROFILE, set_: SetOption = None, repair: RepairOption = False) -> None:
     """Start a run, or go on with it if a run of that name exists."""
-    _go(load_config(config, set_ or []), repair=repair)
+    go(load_config(config, set_ or []), repair=repair)
 
 
 def resume(
@@ -44,17 +44,34 @@ def resume(
     ] = None,
     set_: SetOption = None,
     repair: RepairOption = False,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="ITERATION/STAGE",
+            help="Go back to this stage: it and what follows are removed and done again (`knowrl fork` keeps both).",
+        ),
+    ] = None,
 ) -> None:
-    """Go on with a run at its first stage that is not committed."""
+    """Go on with a run at its first stage that is not committed, or at an earlier one."""
+    if start is not None:
+        StageKey.parse(start)
     paths = locate(run, set_, config or DEFAULT_PROFILE)
     if config is None:
-        _go(stored_config(paths, set_), repair=repair)
+        go(stored_config(paths, set_), repair=repair, start=start)
     else:
         place = [f"run.root={paths.root}", f"run.name={paths.name}"]
-        _go(load_config(config, [*(set_ or []), *place]), repair=repair)
+        go(load_config(config, [*(set_ or []), *place]), repair=repair, start=start)
 
 
-def _go(config: Config, *, repair: bool) -> None:
+def go(config: Config, *, repair: bool = False, start: str | None = None) -> None:
+    """Start or go on with a run in this process, and show how it ended.
+
+    Args:
+        config: Its config.
+        repair: Do damaged stages again.
+        start: A stage to go back to.
+    """
     prepare_environment()
     config = anchored(config)
     from tasks.prepare import check_folder, prepare, root_folder
@@ -74,7 +91,7 @@ def _go(config: Config, *, repair: bool) -> None:
     try:
         start_server()
         with TerminalReporter() as reporter, terminal(reporter):
-            train(config=Config.model_validate(config.model_dump()), repair=repair)
+            train(config=Config.model_validate(config.model_dump()), repair=repair, from_stage=start)
     except (KeyboardInterrupt, ExternalSignal) as signal_:
         if paths.run_file.exists():
             go_on = f"what is committed stands. Go on with: [bold]{printable(resume_command(paths))}[/]"

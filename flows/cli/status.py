@@ -18,9 +18,10 @@ from knowrl_core.storage.layout import RunPaths, stage_keys
 from knowrl_core.storage.lock import is_locked
 from knowrl_core.storage.run_file import RunFile
 from knowrl_core.storage.verify import committed_manifests
+from tasks.starting import starting_points
 
 SHOWN = 10
-"""Firings of guards that are listed on the terminal."""
+"""Firings of guards, and starting points, that are listed on the terminal."""
 
 
 def status(
@@ -34,7 +35,7 @@ def status(
     """Show a run's iterations and where it goes on, or list all runs."""
     if run is None:
         root = Path(load_config(config, set_ or []).run.root).expanduser().absolute()
-        found = [_describe_any(RunPaths(root, file.parent.name)) for file in sorted(root.glob("*/run.json"))]
+        found = [_describe_any(RunPaths(root, file.parent.name)) for file in sorted(root.glob("[!.]*/run.json"))]
         if json_:
             typer.echo(json.dumps(found, indent=2))
             return
@@ -84,6 +85,7 @@ def _describe(paths: RunPaths) -> dict[str, Any]:
         "stages_committed": len(history),
         "stages": len(keys),
         "resume": resume_command(paths),
+        "starting_points": [str(key) for key in starting_points(paths, tuple(keys))],
         "next_stage": next((str(key) for key in keys if key not in history), None),
         "best_iteration": best_iteration(history),
         "stopped": stopped(stop, paths) if stop else None,
@@ -100,6 +102,10 @@ def _sentence(item: dict[str, Any]) -> str:
         text += f"\n{item['stopped']}"
     elif item["next_stage"] and item["state"] != "running":
         text += f"; `{item['resume']}` goes on at {item['next_stage']}"
+    points = item["starting_points"]
+    if len(points) > 1:
+        more = " and earlier ones (--json lists all)" if len(points) > SHOWN else ""
+        text += f"\n`resume --from` and `fork --at` can start at {', '.join(points[-SHOWN:])}{more}"
     if item["error"]:
         text += f"\nlast error: {item['error']}"
     return text

@@ -150,6 +150,10 @@ class RLConfig(Section):
     """Arithmetic of forward and backward (bf16 through autocast; weights and optimizer stay fp32). ``auto``: bf16 where
     the hardware multiplies it natively, else fp32; emulated, bf16 is many times slower."""
 
+    save_steps: NonNegativeInt | None = None
+    """Optimizer steps after which an update under way is saved (weights and moments), so that an update that dies does
+    not begin anew. Null: whenever ten minutes of work would be lost; 0: never. Trainer ``torch`` alone."""
+
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
 

@@ -131,6 +131,10 @@ class EngineConfig(Section):
     token_budget: Annotated[int, Field(ge=64, le=16_777_216)] = 32_768
     """Most tokens (padding included) in one batch of sequences."""
 
+    compile: bool = False
+    """``torch.compile`` for feed-forward parts and norms in engine ``transformers``; needs a C++ compiler on the CPU.
+    Answers differ from uncompiled ones by float noise. The first batch takes some ten seconds more."""
+
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     """Model workers that sample and score side by side, each with the whole model and, if there are GPUs, a device of
     its own. The update runs in one. With ``threads`` 0 they divide the cores."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from knowrl_core.config.rl import RLConfig
@@ -32,6 +33,14 @@ class PolicyTrainer(Protocol):
 
     def moments(self) -> Moments:
         """The optimizer's state by parameter name."""
+        ...
+
+    def trained(self) -> dict[str, Tensor] | None:
+        """The weights that are trained, by name; None where they cannot be put back in the middle of an update."""
+        ...
+
+    def restore(self, weights: dict[str, Tensor], moments: Moments, state: TrainerState) -> None:
+        """Put back what an interrupted update had come to; goes after :meth:`begin`."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: a plain Hugging Face folder, and beside its files the state of optimizer and schedule."""
+"""Checkpoints: a plain Hugging Face folder, and in it the state of optimizer and schedule."""
 
 import shutil
 from collections.abc import Iterator
@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 from knowrl_core.errors import ArtifactError, StageError
 from knowrl_core.models.load import load_policy
 
-OPTIMIZER_FILE: Final = "optimizer.safetensors"
+OPTIMIZER_FILE: Final = "optimizer/moments.safetensors"
+"""In a folder of its own: some loaders, such as vLLM's, take every ``*.safetensors`` beside the config for weights."""
 STATE_FILE: Final = "trainer_state.json"
 
 _COPIED: Final = (
@@ -158,6 +159,7 @@ def save_state(model: PreTrainedModel, moments: Moments, state: TrainerState, *,
     """
     with _room_named(model, output):
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in moments.items()}
+        (output / OPTIMIZER_FILE).parent.mkdir()
         save_file(tensors, output / OPTIMIZER_FILE, metadata={"format": "pt"})
         (output / STATE_FILE).write_text(state.model_dump_json(indent=2) + "\n", encoding="utf-8")
 

@@ -55,6 +55,13 @@ class UpdateJob(_Message):
     shuffle_seed: Annotated[int, Field(ge=0, lt=2**63)]
     """Stream of the order of the tasks."""
 
+    snapshot_dir: Path | None = None
+    """Folder for what the update has come to while it is under way; None keeps nothing. The caller removes it once the
+    checkpoint stands."""
+
+    snapshot_key: str = ""
+    """Names all that the update depends on; what was kept under another key is not gone on with."""
+
     average_dir: Path | None = None
     """Hugging Face folder of an exponential average of the policy's weights; with it, the new average is written to
     ``average`` in the checkpoint."""

@@ -176,6 +176,18 @@ class Trainer:
         """AdamW's state by parameter name; empty before the first step of the run."""
         return read_moments(self._optimizer, self._parameters)
 
+    def trained(self) -> dict[str, Tensor]:
+        """The weights that are trained, by name."""
+        return {name: p.detach() for name, p in self._parameters.items()}
+
+    @torch.no_grad()
+    def restore(self, weights: dict[str, Tensor], moments: Moments, state: TrainerState) -> None:
+        """Put back what an interrupted update had come to; goes after :meth:`begin`."""
+        for name, parameter in self._parameters.items():
+            parameter.copy_(weights[name])
+        write_moments(self._optimizer, self._parameters, moments)
+        self.state = state
+
     def _clip_gradient(self) -> float:
         gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from knowrl_core.errors import InputError
 from knowrl_core.rl import lora
 from knowrl_core.rl.average import AVERAGE, write_average
-from knowrl_core.rl.backend import Backend, TorchBackend
+from knowrl_core.rl.backend import Backend, PolicyTrainer, TorchBackend
 from knowrl_core.rl.batches import MiniBatch, StepTasks, pack_step, plan_steps, rollout_batches
 from knowrl_core.rl.checkpoint import load_model, load_state, save_checkpoint
 from knowrl_core.rl.experience import Experience, Floats
@@ -18,6 +18,7 @@ from knowrl_core.rl.job import Phase, UpdateJob, UpdateProgress, UpdateResult
 from knowrl_core.rl.memory import free, out_of_memory_named
 from knowrl_core.rl.prepare import fill_in, has_signal
 from knowrl_core.rl.records import rollout_records, step_record, summary
+from knowrl_core.rl.snapshot import Saver, Snapshot
 from knowrl_core.rl.trainer import NonFiniteError, resolved_precision
 from knowrl_core.storage.schemas import StepRecord
 
@@ -99,8 +100,12 @@ class _Run:
         # The passes of the first epoch serve for the log-probabilities, too. So the first step repeats the same
         # arithmetic, and its ratios are 1 to the last bit.
         first = [pack_step(group, data, self.rl) for group in self._plan(0)]
+        saver = Saver(job.snapshot_dir, job.snapshot_key, self.rl.save_steps)
+        saved = saver.load()
         own_reference = job.reference_dir is not None and job.reference_dir.resolve() == job.policy_dir.resolve()
-        if job.objective == "policy_gradient" and job.reference_dir is not None and not own_reference:
+        if saved is not None:
+            data.reference = saved.reference
+        elif job.objective == "policy_gradient" and job.reference_dir is not None and not own_reference:
             data.reference = self._logprobs(self.backend.load(job.reference_dir, job.device), first, "reference")
             free(job.device)  # before the policy is loaded: two models are never in memory together
         state, moments = load_state(job.optimizer_dir, policy=job.policy_dir)
@@ -112,7 +117,7 @@ class _Run:
         del moments
         trainer.begin()
         if job.objective == "policy_gradient":
-            data.policy = self._logprobs(model, first, "policy")
+            data.policy = self._logprobs(model, first, "policy") if saved is None else saved.policy
             data.reference = data.policy if own_reference else data.reference
             fill_in(data, self.batches, self.rl)
         planned = [group for epoch in range(self.rl.epochs) for group in self._plan(epoch)]
@@ -121,18 +126,33 @@ class _Run:
         if not useful:
             return None
         steps: list[StepRecord] = []
-        self._report("train", 0, len(useful))
-        for done, group in enumerate(useful, start=1):
+        if saved is not None:
+            steps = list(saved.steps)
+            trainer.restore(saved.weights, saved.moments, saved.state)
+        made = len(steps)
+        del saved
+        self._report("train", made, len(useful))
+        for done, group in enumerate(useful[made:], start=made + 1):
             mini = pack_step(group, data, self.rl)  # one at a time: packed, all epochs together could be large
             outcome = trainer.step(mini, data)
             steps.append(step_record(trainer.state.global_step, mini, outcome))
             self._report("train", done, len(useful), steps[-1])
+            if done < len(useful) and saver.due(done):
+                self._save(saver, trainer, steps)
         self._report("save", 0, 1)
         adapters = lora.detach(model) if self.rl.lora.rank else None
         self.backend.save(trainer, job)
         if adapters is not None:
             lora.save(adapters, self.rl.lora, job.output_dir)
         return self._result(steps)
+
+    def _save(self, saver: Saver, trainer: PolicyTrainer, steps: Sequence[StepRecord]) -> None:
+        weights = trainer.trained()
+        if weights is None:
+            return
+        data = self.data
+        reference = None if data.reference is data.policy else data.reference
+        saver.save(Snapshot(list(steps), trainer.state, weights, trainer.moments(), data.policy, reference))
 
     def carry_on(self, *, non_finite: bool = False) -> UpdateResult:
         """Write the policy and optimizer state that the update began with as its checkpoint."""

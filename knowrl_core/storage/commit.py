@@ -36,10 +36,21 @@ class StageWriter:
     ) -> None:
         self.paths, self.key, self.seed, self.config, self.inputs = paths, key, seed, config, tuple(inputs)
         self.metrics: dict[str, float] = {}
-        self.folder = paths.stage(key).with_name(f".{key.stage}.partial")
+        self.folder = paths.partial(key)
         self._started = datetime.now(UTC)
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
+
+    @property
+    def signature(self) -> str:
+        """Sha256 over all that decides the stage's result."""
+        return signature(
+            stage=self.key.stage,
+            seed=self.seed,
+            iteration=self.key.iteration,
+            config=self.config,
+            inputs=self.inputs,
+        )
 
     def write(self, name: str, record: type[R], rows: Sequence[R]) -> None:
         """Write one Parquet file."""
@@ -69,13 +80,7 @@ class StageWriter:
         manifest = Manifest(
             stage=self.key.stage,
             iteration=self.key.iteration,
-            signature=signature(
-                stage=self.key.stage,
-                seed=self.seed,
-                iteration=self.key.iteration,
-                config=self.config,
-                inputs=self.inputs,
-            ),
+            signature=self.signature,
             seed=self.seed,
             config=self.config,
             inputs=self.inputs,

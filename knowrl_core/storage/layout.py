@@ -34,6 +34,11 @@ class StageKey:
     def __str__(self) -> str:
         return f"{self.iteration:03d}/{self.stage}"
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Sorts stages in the order in which they come."""
+        return self.iteration, STAGES.index(self.stage)
+
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read ``7/update`` or ``007/update``.
@@ -94,6 +99,14 @@ class RunPaths:
     def stage(self, key: StageKey) -> Path:
         """``iterations/007/update``."""
         return self.folder / "iterations" / f"{key.iteration:03d}" / key.stage
+
+    def partial(self, key: StageKey) -> Path:
+        """Where a stage is written before it is committed; a new attempt clears what it finds there."""
+        return self.stage(key).with_name(f".{key.stage}.partial")
+
+    def kept(self, key: StageKey) -> Path:
+        """Answers of the engine that a stage has so far; gone once it is committed."""
+        return self.stage(key).with_name(f".{key.stage}.kept")
 
     def file(self, key: StageKey, name: str) -> Path:
         """A file of a stage."""

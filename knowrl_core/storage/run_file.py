@@ -13,7 +13,7 @@ from knowrl_core.config import Config
 from knowrl_core.config.rl import LoraConfig
 from knowrl_core.errors import ArtifactError, InputError
 from knowrl_core.storage.files import write_atomic
-from knowrl_core.storage.layout import RunPaths
+from knowrl_core.storage.layout import RunPaths, StageKey
 from knowrl_core.version import library_versions
 
 PINNED_FIELDS = (("run", "name"), ("run", "seed"))
@@ -49,6 +49,29 @@ class ConfigChange(_Part):
     old: Any
     new: Any
 
+    def applies_before(self, stage: StageKey) -> bool:
+        """Whether it applied to a stage before the one given."""
+        return self.first_stage is None or StageKey.parse(self.first_stage).place < stage.place
+
+
+class Redone(_Part):
+    """Stages that were committed, and removed to be done again."""
+
+    at: str
+    first_stage: str
+    """It and what followed it."""
+    why: str
+    prefect_flow_run: str | None = None
+
+
+class ForkedFrom(_Part):
+    """The run whose past a run shares."""
+
+    run: str
+    run_id: str
+    at: str
+    """The first stage that is the new run's own."""
+
 
 class RunFile(_Part):
     """Content of ``run.json``."""
@@ -65,6 +88,8 @@ class RunFile(_Part):
     versions: dict[str, str]
     attempts: list[Attempt] = []
     changes: list[ConfigChange] = []
+    redone: list[Redone] = []
+    forked_from: ForkedFrom | None = None
 
     @classmethod
     def create(cls, config: Config, pins: dict[str, str]) -> Self:
@@ -108,8 +133,13 @@ class RunFile(_Part):
         """Replace ``run.json`` as a whole."""
         write_atomic(paths.run_file, self.model_dump_json(indent=2) + "\n")
 
-    def check_pins(self, config: Config, pins: dict[str, str]) -> None:
+    def check_pins(self, config: Config, pins: dict[str, str], *, name: bool = True) -> None:
         """Refuse a change of what history depends on.
+
+        Args:
+            config: The new config.
+            pins: sha256 of its inputs.
+            name: The run's name counts, too.
 
         Raises:
             InputError: Naming each field, the old and the new value, and the way out.
@@ -118,7 +148,7 @@ class RunFile(_Part):
         problems = [
             f"{section}.{field}: got {new[section][field]!r}, expected {self.config[section][field]!r} as before"
             for section, field in PINNED_FIELDS
-            if new[section][field] != self.config[section][field]
+            if new[section][field] != self.config[section][field] and (name or field != "name")
         ]
         if not problems:
             problems = [
@@ -172,6 +202,19 @@ class RunFile(_Part):
                     hint=f"Go on with --set 'rl.lora.{field}={shown}', or start a new run with --set run.name=NEW.",
                 )
 
+    def config_at(self, stage: StageKey) -> dict[str, Any]:
+        """The config that a stage was done with, or would have been."""
+        config: dict[str, Any] = json.loads(json.dumps(self.config))
+        for change in reversed(self.changes):
+            if change.applies_before(stage) or change.first_stage == str(stage):
+                continue
+            *sections, field = change.field.split(".")
+            part = config
+            for section in sections:
+                part = part.setdefault(section, {})
+            part[field] = change.old
+        return config
+
     def record_changes(self, config: Config, first_stage: str | None) -> list[ConfigChange]:
         """Take over a changed config; what is committed stays as it is."""
         new = config.model_dump(mode="json")
@@ -182,6 +225,14 @@ class RunFile(_Part):
         self.changes.extend(changes)
         self.config = new
         return changes
+
+    def note_redone(self, first_stage: str, why: str, flow_run: str | None = None) -> None:
+        """Note that committed stages are about to be removed; the caller writes the file."""
+        self.redone.append(Redone(at=now(), first_stage=first_stage, why=why[:2_000], prefect_flow_run=flow_run))
+
+    def went_back(self, flow_run: str | None) -> bool:
+        """Whether a flow run has gone back already, and is only tried again."""
+        return flow_run is not None and any(item.prefect_flow_run == flow_run for item in self.redone)
 
     def begin_attempt(self, first_stage: str | None, flow_run: str | None) -> Attempt:
         """Note that this process works on the run now."""

@@ -5,8 +5,11 @@ made from is still the output of the stage before. It is *not* compared with tod
 a changed config applies from the first stage that is not committed.
 """
 
+import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final
 
 from knowrl_core.errors import ArtifactError
 from knowrl_core.storage.files import sha256_file
@@ -16,6 +19,11 @@ from knowrl_core.storage.retention import pruned_files
 from knowrl_core.storage.tables import REPAIR_HINT
 
 EXTERNAL = "external/"
+
+_LARGE: Final = 1 << 24
+"""Bytes of a file that is worth a thread of its own."""
+
+_THREADS: Final = min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +65,48 @@ def verify_stage(paths: RunPaths, key: StageKey, known: dict[str, str]) -> Manif
     Raises:
         ArtifactError: Naming the file that is missing or altered.
     """
-    folder = paths.stage(key)
-    manifest = read_manifest(folder)
-    if (manifest.iteration, manifest.stage) != (key.iteration, key.stage):
-        raise ArtifactError(
-            f"{folder}: its manifest is that of {manifest.iteration:03d}/{manifest.stage}", hint=REPAIR_HINT
-        )
-    for ref in manifest.inputs:
-        if not ref.path.startswith(EXTERNAL) and known.get(ref.path) != ref.sha256:
-            raise ArtifactError(
-                f"{folder}: was made from another {ref.path} than the one that stands", hint=REPAIR_HINT
-            )
-    pruned = pruned_files(folder)
-    for ref in manifest.outputs:
-        if ref.path not in pruned:
-            check_file(paths, ref)
-        known[ref.path] = ref.sha256
+    manifest = read_manifest(paths.stage(key))
+    problems = _problems(paths, key, manifest, known)
+    if problems:
+        raise problems[0]
+    known.update((ref.path, ref.sha256) for ref in manifest.outputs)
     return manifest
+
+
+def _problems(paths: RunPaths, key: StageKey, manifest: Manifest, known: dict[str, str]) -> list[ArtifactError]:
+    """All that is wrong with a stage whose manifest can be read."""
+    folder = paths.stage(key)
+    if (manifest.iteration, manifest.stage) != (key.iteration, key.stage):
+        message = f"{folder}: its manifest is that of {manifest.iteration:03d}/{manifest.stage}"
+        return [ArtifactError(message, hint=REPAIR_HINT)]
+    found = [
+        ArtifactError(f"{folder}: was made from another {ref.path} than the one that stands", hint=REPAIR_HINT)
+        for ref in manifest.inputs
+        if not ref.path.startswith(EXTERNAL) and known.get(ref.path) != ref.sha256
+    ]
+    try:
+        pruned = pruned_files(folder)
+    except ArtifactError as error:
+        return [*found, error]
+    return found + check_files(paths, [ref for ref in manifest.outputs if ref.path not in pruned])
+
+
+def check_files(paths: RunPaths, refs: Sequence[FileRef]) -> list[ArtifactError]:
+    """Compare files with their references, several at a time: one thread hashes slower than a fast disk reads."""
+
+    def check(ref: FileRef) -> ArtifactError | None:
+        try:
+            check_file(paths, ref)
+        except ArtifactError as error:
+            return error
+        return None
+
+    if max((ref.bytes or 0 for ref in refs), default=0) < _LARGE:
+        answers: Iterable[ArtifactError | None] = map(check, refs)
+    else:
+        with ThreadPoolExecutor(_THREADS) as executor:
+            answers = list(executor.map(check, refs))
+    return [error for error in answers if error is not None]
 
 
 def check_file(paths: RunPaths, ref: FileRef) -> None:
@@ -96,6 +129,54 @@ def check_file(paths: RunPaths, ref: FileRef) -> None:
         raise ArtifactError(
             f"{path}: its content was altered (sha256 {found[:12]}, expected {ref.sha256[:12]})", hint=REPAIR_HINT
         )
+
+
+@dataclass(slots=True)
+class Inspection:
+    """What :func:`inspect_run` saw."""
+
+    stages: int = 0
+    """Committed stages, damaged ones included."""
+    files: int = 0
+    """Files that were read."""
+    size: int = 0
+    """Their bytes."""
+    pruned: int = 0
+    """Files that are gone on purpose."""
+    problems: list[ArtifactError] = field(default_factory=list)
+
+
+def inspect_run(paths: RunPaths, keys: Sequence[StageKey]) -> Inspection:
+    """Read every file of a run, and name everything that is wrong, not only the first."""
+    found = Inspection()
+    known: dict[str, str] = {}
+    missing: StageKey | None = None
+    for key in keys:
+        folder = paths.stage(key)
+        if not folder.exists():
+            missing = missing or key
+            continue
+        if missing is not None:
+            message = f"{paths.stage(missing)} is missing although {folder} comes after it"
+            found.problems.append(ArtifactError(message, hint=REPAIR_HINT))
+            missing = None
+        found.stages += 1
+        try:
+            manifest = read_manifest(folder)
+        except ArtifactError as error:
+            found.problems.append(error)
+            continue
+        # What a stage without a manifest wrote is not known; those that were made from it are not to blame.
+        unknown = {ref.path: ref.sha256 for ref in manifest.inputs if ref.path not in known}
+        problems = _problems(paths, key, manifest, {**unknown, **known} if found.problems else known)
+        found.problems += problems
+        known.update((ref.path, ref.sha256) for ref in manifest.outputs)
+        pruned = set() if problems else pruned_files(folder)
+        read = [ref for ref in manifest.outputs if ref.path not in pruned]
+        found.files += len(read)
+        found.size += sum(ref.bytes or 0 for ref in read)
+        found.pruned += len(manifest.outputs) - len(read)
+    return found
 
 
 def _later_stage(paths: RunPaths, keys: Sequence[StageKey], key: StageKey) -> StageKey | None:

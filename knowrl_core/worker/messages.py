@@ -32,6 +32,8 @@ class EngineSpec(_Message):
     engine: EngineConfig
     log: Path | None = None
     """File for the output of a server that the engine starts; ``vllm.log`` in the current folder if None."""
+    adapter_rank: Annotated[int, Field(ge=0)] = 0
+    """Rank of the LoRA adapters that later policies have; 0 where all their weights are trained."""
     replica: Annotated[int, Field(ge=0)] = 0
     """Number of this worker among those that share the requests; on GPUs each takes a device of its own."""
 

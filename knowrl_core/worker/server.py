@@ -90,7 +90,12 @@ class Server:
         elif self._engine is None or self._spec != spec:
             self._drop_engine()
             self._engine = build_engine(
-                spec.engine, spec.folder, device=spec.device, replica=spec.replica, log=spec.log
+                spec.engine,
+                spec.folder,
+                device=spec.device,
+                replica=spec.replica,
+                log=spec.log,
+                adapter_rank=spec.adapter_rank,
             )
         self._spec, self._resting = spec, False
         return self._engine

@@ -17,6 +17,7 @@ from knowrl_core.errors import StageError
 
 pytestmark = [pytest.mark.vllm, pytest.mark.model, pytest.mark.slow]
 
+RANK = 4
 LABELS = (" feasible", " infeasible")
 
 
@@ -89,6 +90,74 @@ def test_other_weights_are_served_after_a_load(engine, smollm2_path, tmp_path):
             assert mine == pytest.approx(plain, abs=1e-3)
         assert served.token_logprobs[0] != pytest.approx(old.token_logprobs[0], abs=1e-2)
     engine.load(smollm2_path)
+
+
+@pytest.fixture(scope="module")
+def adapted(smollm2_path, tmp_path_factory):
+    """Two checkpoints of one LoRA lineage, as updates leave them."""
+    import torch
+
+    from knowrl_core.config.rl import LoraConfig
+    from knowrl_core.models.load import load_policy, load_tokenizer
+    from knowrl_core.rl import lora
+
+    config = LoraConfig(rank=RANK, alpha=8.0)
+    draws = torch.Generator().manual_seed(0)
+    folders = []
+    for number in range(2):
+        model = load_policy(smollm2_path, device="cpu", dtype=torch.float32)
+        lora.attach(model, config, None, seed=0)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:
+                    parameter.copy_(0.01 * torch.randn(parameter.shape, generator=draws))
+        folder = tmp_path_factory.mktemp("adapted") / str(number)
+        tensors = lora.detach(model)
+        model.save_pretrained(folder)
+        load_tokenizer(smollm2_path).save_pretrained(folder)
+        lora.save(tensors, config, folder)
+        folders.append(folder)
+    return folders
+
+
+def assert_served(engine, folder):
+    """The engine gives what the weights in a folder give in this process."""
+    here = build_engine(EngineConfig(dtype="fp32", threads=1), folder, device="cpu")
+    for served, computed in zip(engine.choose(CHOOSE), here.choose(CHOOSE), strict=True):
+        for mine, plain in zip(served.token_logprobs, computed.token_logprobs, strict=True):
+            assert mine == pytest.approx(plain, abs=1e-3)
+
+
+def test_adapters_are_loaded_while_the_server_runs(vllm_config, smollm2_path, adapted, log, monkeypatch):
+    first, second = adapted
+    engine = build_engine(vllm_config, smollm2_path, device="cpu", log=log, adapter_rank=RANK)
+    server = engine.policy._server
+    try:
+        before = list(engine.choose(CHOOSE))
+        for folder in (first, second, first):
+            engine.rest()
+            engine.load(folder)
+            assert_served(engine, folder)
+        assert next(engine.choose(CHOOSE)).token_logprobs != pytest.approx(before[0].token_logprobs, abs=1e-2)
+        assert server.starts == 1
+
+        # A server of others, which serves the model that the run began with and can load adapters alone.
+        url = engine.policy.fleet.apis[0].url
+        monkeypatch.setenv("KNOWRL_VLLM_API_KEY", server._key)
+        other = build_engine(with_vllm(vllm_config, urls=(url,)), smollm2_path, device="cpu", log=log)
+        other.load(second)
+        assert_served(other, second)
+        other.close()
+
+        for process in server_processes(engine):
+            process.kill()
+        assert_served(engine, first)  # on the merged weights now
+        assert server.starts == 2
+        engine.load(second)
+        assert_served(engine, second)
+        assert server.starts == 2
+    finally:
+        engine.close()
 
 
 def test_the_requests_of_a_dead_server_go_to_the_others(engine, vllm_config, smollm2_path, log, monkeypatch):

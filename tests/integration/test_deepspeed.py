@@ -147,7 +147,7 @@ def difference(one, other, file):
 def assert_same_checkpoint(one, other, tolerance=1e-4):
     assert sorted(p.name for p in one.iterdir()) == sorted(p.name for p in other.iterdir())
     assert difference(one, other, "model.safetensors") < tolerance
-    assert difference(one, other, "optimizer.safetensors") < tolerance
+    assert difference(one, other, "optimizer/moments.safetensors") < tolerance
     states = [json.loads((folder / "trainer_state.json").read_text()) for folder in (one, other)]
     assert states[0] == states[1]
     configs = [json.loads((folder / "config.json").read_text()) for folder in (one, other)]
@@ -216,7 +216,7 @@ def check(root, torch_chain, processes, answer):
                 assert_same_result(found[f"{name} {step}"], result)
         if f"{name} bad" in found:
             assert found[f"{name} bad"].metrics["non_finite"] == 1.0
-            for file in ("model.safetensors", "optimizer.safetensors", "trainer_state.json"):
+            for file in ("model.safetensors", "optimizer/moments.safetensors", "trainer_state.json"):
                 assert (root / f"{name}-{processes}-bad" / file).read_bytes() == (first / file).read_bytes()
     assert_same_checkpoint(root / f"recomputed-{processes}", first)
     assert found["nothing"].metrics["skipped"] == 1.0

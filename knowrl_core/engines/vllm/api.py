@@ -1,6 +1,7 @@
 """What is asked of one vLLM server, over its OpenAI-compatible API."""
 
 import json
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -33,6 +34,10 @@ class VllmApi:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = httpx.Client(base_url=self.url, timeout=timeout, limits=limits, headers=headers, trust_env=False)
         self._timeout = timeout
+        self.base = MODEL
+        """Name of the weights that the server was started on."""
+        self.policy = MODEL
+        """Name under which it serves the policy: that of its weights, or of an adapter on them."""
 
     def close(self) -> None:
         """Close all connections."""
@@ -45,8 +50,8 @@ class VllmApi:
         except httpx.HTTPError:
             return False
 
-    def model(self) -> tuple[str, int]:
-        """Name of the model that is served first, and the most tokens of a prompt and its answer.
+    def get_to_know(self) -> int:
+        """Learn the name of the server's weights; returns the most tokens of a prompt and its answer.
 
         Raises:
             ServerGoneError: The server does not answer as vLLM does.
@@ -54,9 +59,12 @@ class VllmApi:
         answer = self._ask("GET", "/v1/models")
         try:
             first = answer["data"][0]
-            return str(first["id"]), int(first["max_model_len"])
+            self.base, context = str(first["id"]), int(first["max_model_len"])
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ServerGoneError(f"{self.url}/v1/models names no model with a max_model_len") from error
+        if self.policy not in (str(model.get("id")) for model in answer["data"]):
+            self.policy = self.base
+        return context
 
     def complete(self, payload: dict[str, Any]) -> dict[str, Any]:
         """One completion request.
@@ -78,7 +86,20 @@ class VllmApi:
     def reload(self, folder: str) -> bool:
         """Load the weights of a folder into the running engine, and forget what the old ones left in the cache."""
         call = {"method": "reload_weights", "kwargs": {"weights_path": folder}}
-        return self._try("/collective_rpc", json=call) and self._try("/reset_prefix_cache")
+        if not (self._try("/collective_rpc", json=call) and self._try("/reset_prefix_cache")):
+            return False
+        self.policy = self.base
+        return True
+
+    def put_adapter(self, name: str, folder: Path) -> bool:
+        """Load a LoRA adapter under a name that belongs to its contents; False where the server cannot."""
+        # In place, so that a name which is there already is no error: its contents are the same.
+        call = {"lora_name": name, "lora_path": str(folder.absolute()), "load_inplace": True}
+        return self._try("/v1/load_lora_adapter", json=call)
+
+    def drop_adapter(self, name: str) -> bool:
+        """Forget an adapter; False where the server cannot."""
+        return self._try("/v1/unload_lora_adapter", json={"lora_name": name})
 
     def _try(self, path: str, **options: Any) -> bool:
         try:

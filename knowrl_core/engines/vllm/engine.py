@@ -48,7 +48,7 @@ class VllmEngine:
 
         def ask(api: VllmApi, job: tuple[list[int], GenerateRequest]) -> GenerateResult:
             prompt, request = job
-            answer = api.complete(generation(self.policy.model, prompt, request, sorted(self._ends)))
+            answer = api.complete(generation(api.policy, prompt, request, sorted(self._ends)))
             return GenerateResult(prompt_token_ids=tuple(prompt), samples=samples(answer, request, ends[request.stop]))
 
         return self.policy.fleet.run(list(zip(prompts, requests, strict=True)), ask)
@@ -70,9 +70,7 @@ class VllmEngine:
     def _score(self, api: VllmApi, job: tuple[list[int], tuple[Choice, ...]]) -> ChooseResult:
         prompt, choices = job
         # One after another: the first leaves the prompt in the server's cache for the others.
-        found = {
-            node.said: scores(api.complete(scoring(self.policy.model, prompt, node)), node) for node in nodes(choices)
-        }
+        found = {node.said: scores(api.complete(scoring(api.policy, prompt, node)), node) for node in nodes(choices)}
         return ChooseResult(
             prompt_token_ids=tuple(prompt),
             token_ids=choices,

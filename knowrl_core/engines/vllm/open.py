@@ -8,6 +8,7 @@ import torch
 from transformers import AutoConfig, GenerationConfig
 
 from knowrl_core.config.system import EngineConfig
+from knowrl_core.engines.vllm.adapters import largest_rank
 from knowrl_core.engines.vllm.api import VllmApi
 from knowrl_core.engines.vllm.engine import VllmEngine
 from knowrl_core.engines.vllm.fleet import Fleet
@@ -18,7 +19,9 @@ from knowrl_core.models.load import load_tokenizer, pick_device, pick_dtype
 KEY: Final = "KNOWRL_VLLM_API_KEY"
 
 
-def open_vllm(config: EngineConfig, folder: Path, *, device: Literal["auto", "cpu", "cuda"], log: Path) -> VllmEngine:
+def open_vllm(
+    config: EngineConfig, folder: Path, *, device: Literal["auto", "cpu", "cuda"], log: Path, adapter_rank: int = 0
+) -> VllmEngine:
     """Start a server, or turn to those that the config names, and let them serve the policy in a folder.
 
     Args:
@@ -26,6 +29,7 @@ def open_vllm(config: EngineConfig, folder: Path, *, device: Literal["auto", "cp
         folder: Checkpoint of the policy.
         device: ``model.device`` of the config.
         log: File that takes the output of the pipeline's own server.
+        adapter_rank: Rank of the LoRA adapters that later policies have; 0 where all their weights are trained.
 
     Raises:
         StageError: No server answers, or one does not serve the policy.
@@ -34,7 +38,10 @@ def open_vllm(config: EngineConfig, folder: Path, *, device: Literal["auto", "cp
     where = pick_device(device)
     dtype = "bf16" if pick_dtype(config.dtype, where) is torch.bfloat16 else "fp32"
     tokenizer = load_tokenizer(folder)
-    server = None if vllm.urls else VllmServer(vllm, dtype=dtype, log=log, cuda=where.type == "cuda")
+    cuda = where.type == "cuda"
+    # GPUs load whole weights while they serve, which then cost nothing in generation; adapters would.
+    rank = 0 if cuda or not vllm.verify else largest_rank(adapter_rank) or 0
+    server = None if vllm.urls else VllmServer(vllm, dtype=dtype, log=log, cuda=cuda, adapter_rank=rank)
     key = os.environ.get(KEY)
     apis = [VllmApi(url, timeout=vllm.request_timeout, connections=vllm.concurrency, key=key) for url in vllm.urls]
     fleet = Fleet(

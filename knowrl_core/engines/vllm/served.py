@@ -35,13 +35,13 @@ class Fingerprint:
         del model
         gc.collect()
 
-    def ask(self, api: VllmApi, model: str) -> list[list[float]]:
+    def ask(self, api: VllmApi) -> list[list[float]]:
         """What a server gives for the prompts.
 
         Raises:
             ServerGoneError: It gives no log-probabilities.
         """
-        return [_served(api, model, prompt) for prompt in self.prompts]
+        return [_served(api, prompt) for prompt in self.prompts]
 
     def difference(self, found: Sequence[Sequence[float]]) -> float:
         """Mean absolute difference to the checkpoint, over all prompts' tokens."""
@@ -62,10 +62,10 @@ def _forward(model: Any, prompt: Sequence[int]) -> list[float]:
     return values
 
 
-def _served(api: VllmApi, model: str, prompt: Sequence[int]) -> list[float]:
+def _served(api: VllmApi, prompt: Sequence[int]) -> list[float]:
     answer = api.complete(
         {
-            "model": model,
+            "model": api.policy,
             "prompt": list(prompt),
             "max_tokens": 1,
             "temperature": 0.0,

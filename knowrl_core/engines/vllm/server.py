@@ -12,7 +12,6 @@ from typing import Final
 from knowrl_core.config.system import VllmConfig
 from knowrl_core.engines.vllm.api import MODEL, VllmApi
 from knowrl_core.engines.vllm.guardian import GRACE
-from knowrl_core.engines.vllm.view import CheckpointView
 from knowrl_core.errors import StageError
 from knowrl_core.worker.process import end, free_port, tail
 
@@ -22,6 +21,7 @@ _NOT_PASSED: Final = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 """Variables of this environment that would lead the other one astray."""
 _DEFAULTS: Final = {
     "VLLM_SERVER_DEV_MODE": "1",  # sleep, wake, reload; the server listens on loopback only
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
     "VLLM_CPU_KVCACHE_SPACE": "2",
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",
@@ -38,12 +38,13 @@ class VllmServer:
         dtype: ``fp32`` or ``bf16``.
         log: File that takes the server's output.
         cuda: Whether it runs on GPUs, where it can sleep.
+        adapter_rank: Largest rank of LoRA adapters that it has to take while it runs; 0 for none.
     """
 
-    def __init__(self, config: VllmConfig, *, dtype: str, log: Path, cuda: bool) -> None:
+    def __init__(self, config: VllmConfig, *, dtype: str, log: Path, cuda: bool, adapter_rank: int = 0) -> None:
         self._config, self._dtype, self.log, self.cuda = config, dtype, log, cuda
+        self.adapter_rank = adapter_rank
         self._process: subprocess.Popen[bytes] | None = None
-        self.view = CheckpointView()
         self._key = secrets.token_urlsafe(24)
         self.starts = 0
         """How often it was started."""
@@ -59,7 +60,7 @@ class VllmServer:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - this interpreter, and the program that the config names
-                [sys.executable, "-m", GUARDIAN, *self._command(self.view.of(folder), port)],
+                [sys.executable, "-m", GUARDIAN, *self._command(folder, port)],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -92,7 +93,6 @@ class VllmServer:
 
     def close(self) -> None:
         """End it; its memory is free when this returns."""
-        self.view.close()
         if self._process is not None:
             end(self._process, grace=GRACE + 5.0)  # the guardian leaves when its standard input is closed
             self._process = None
@@ -109,6 +109,8 @@ class VllmServer:
         # On the CPU a seeded request whose prompt comes in chunks ends the engine (vLLM 0.32): it wants to set back a
         # generator that cannot be.
         flags = ["--enable-prefix-caching", "--enable-sleep-mode" if self.cuda else "--no-enable-chunked-prefill"]
+        if self.adapter_rank:
+            flags += ["--enable-lora", "--max-lora-rank", str(self.adapter_rank)]
         python = str(Path(self._config.python).expanduser().absolute())
         return [
             *(python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder.absolute())),

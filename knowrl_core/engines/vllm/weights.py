@@ -1,9 +1,11 @@
-"""Which weights the servers serve: loaded in place where they can, and compared with the checkpoint."""
+"""Which weights the servers serve: loaded while they run where they can, and compared with the checkpoint."""
 
 import logging
+import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+from knowrl_core.engines.vllm.adapters import Adapter, read_adapter, write_difference
 from knowrl_core.engines.vllm.api import ServerGoneError, VllmApi
 from knowrl_core.engines.vllm.fleet import Fleet
 from knowrl_core.engines.vllm.served import Fingerprint
@@ -30,17 +32,17 @@ class ServedPolicy:
         self.fleet = fleet
         self.folder: Path | None = None
         """Checkpoint that is served; the own server starts on it again if it dies."""
-        self.model = ""
-        """Name under which the servers serve it."""
         self.context = 0
         """Most tokens of a prompt and its answer."""
         self._tokenizer, self._dtype, self._verify, self._server = tokenizer, dtype, verify, server
         self._before: Fingerprint | None = None
+        self._below: Adapter | None = None
+        """The adapter that the weights of the own server hold already."""
 
     def load(self, folder: Path) -> None:
         """Serve the weights in a folder.
 
-        In place where a server can. The pipeline's own one is started again where it cannot.
+        While the servers run, where they can. The pipeline's own one is started again where it cannot.
 
         Args:
             folder: The checkpoint. Servers that others run must see it at the same path.
@@ -55,43 +57,81 @@ class ServedPolicy:
                 self._load_elsewhere(api, folder, expected)
         elif not self._load_in_place(self._server, folder, expected):
             self.fleet.close()
-            self.fleet.apis = [self._server.start(folder)]
+            self.fleet.apis = [self._start(self._server, folder)]
             (api,) = self.fleet.apis
             self._get_to_know(api)
             if not self._matches(api, expected):
                 raise self._other(api, folder, expected)
         self.folder, self._before = folder, expected
 
+    def _start(self, server: VllmServer, folder: Path) -> VllmApi:
+        api = server.start(folder)
+        self._below = read_adapter(folder) if server.adapter_rank else None
+        return api
+
     def _load_in_place(self, server: VllmServer, folder: Path, expected: Fingerprint | None) -> bool:
         """Load weights into the running server of one's own; False where there is none or it cannot be trusted.
 
-        The CPU build answers that it loaded them while a tied LM head stays the old one. An update is so small a step
-        that log-probabilities may not show it.
+        Only GPUs reload all weights: the CPU build answers that it did while a tied LM head stays the old one. An
+        update is so small a step that log-probabilities may not show it. Adapters leave the LM head alone.
         """
-        if not server.cuda or not self.fleet.apis or not self.fleet.apis[0].healthy():
+        if not self.fleet.apis or not self.fleet.apis[0].healthy():
             return False
         (api,) = self.fleet.apis
         self._get_to_know(api)
-        return api.wake() and api.reload(str(server.view.of(folder))) and self._matches(api, expected)
+        if server.cuda:
+            return api.wake() and api.reload(str(folder.absolute())) and self._matches(api, expected)
+        return bool(server.adapter_rank) and self._swap(api, folder, self._below) and self._matches(api, expected)
 
     def _load_elsewhere(self, api: VllmApi, folder: Path, expected: Fingerprint | None) -> None:
-        """Load weights into a server of others; at first it may serve them already, and be unable to load any."""
+        """Load weights into a server of others.
+
+        At first it may serve them already, and be unable to load any. What is below an adapter is unknown; the
+        comparison tells whether it is what the run began with, so without one no adapter is tried.
+        """
         self._get_to_know(api)
-        loaded = api.wake() and api.reload(str(folder.absolute()))
-        known = self.folder is None and expected is not None
-        if not (loaded or known) or not self._matches(api, expected):
+        awake = api.wake()
+        if self.folder is None and expected is not None and self._matches(api, expected):
+            return
+        if expected is not None and self._swap(api, folder, None) and self._matches(api, expected):
+            return
+        if not (awake and api.reload(str(folder.absolute())) and self._matches(api, expected)):
             raise self._other(api, folder, expected)
+
+    def _swap(self, api: VllmApi, folder: Path, below: Adapter | None) -> bool:
+        """Put a checkpoint's adapter on the weights that a server holds; False where there is none or it cannot.
+
+        Args:
+            api: The server, which knows the name of its own weights.
+            folder: The checkpoint.
+            below: The adapter that the server's weights hold already.
+        """
+        new = read_adapter(folder)
+        if new is None:
+            return False
+        base, old = api.base, api.policy
+        with tempfile.TemporaryDirectory(prefix="knowrl-adapter-") as scratch:
+            put: Adapter | None = new
+            if below is not None:
+                put = write_difference(new, below, Path(scratch))
+            if put is None or not api.put_adapter(put.name, put.folder):
+                return False
+            api.policy = put.name
+        if old not in (base, api.policy):
+            api.drop_adapter(old)
+        return True
 
     def revive(self) -> VllmApi:
         """Start the pipeline's own server again, on what it served."""
         if self._server is None or self.folder is None:
             raise StageError("no server of the pipeline's own has been started")
-        return self._server.start(self.folder)
+        return self._start(self._server, self.folder)
 
     def rest(self) -> None:
         """Free the devices' memory until the next :meth:`load`, where the servers can."""
         if self._server is not None and not self._server.cuda:
-            self._server.close()  # it would be started again anyway
+            if not self._server.adapter_rank:
+                self._server.close()  # it would be started again anyway
             return
         for api in self.fleet.apis:
             if not api.sleep(2):
@@ -106,7 +146,7 @@ class ServedPolicy:
     def _get_to_know(self, api: VllmApi) -> None:
         """Ask a server for its name of the policy and its context; the smallest context of all counts."""
         try:
-            self.model, context = api.model()
+            context = api.get_to_know()
         except ServerGoneError as error:
             raise StageError(f"{api.url} does not answer: {error}", hint=self.fleet.where) from error
         self.context = min(self.context or context, context)
@@ -116,7 +156,7 @@ class ServedPolicy:
         if expected is None:
             return True
         try:
-            found = expected.ask(api, self.model)
+            found = expected.ask(api)
         except ServerGoneError as error:
             raise StageError(
                 f"{api.url} gave no log-probabilities of a prompt: {error}", hint=self.fleet.where
@@ -136,5 +176,6 @@ class ServedPolicy:
         return StageError(
             f"{api.url} does not serve the weights in {folder}{found}",
             hint="A server of others must see this folder at the same path, compute in engine.dtype, and be started "
-            "with VLLM_SERVER_DEV_MODE=1, so that it can load weights while it runs.",
+            "with VLLM_SERVER_DEV_MODE=1, so that it can load weights while it runs; for rl.lora, with --enable-lora "
+            "and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 on the model that the run starts from.",
         )

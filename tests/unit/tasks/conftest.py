@@ -96,6 +96,9 @@ class Context:
     def policy_folder(self, iteration):
         return Path(f"/m{iteration}")
 
+    def engine(self, key, spec):
+        return self.worker.engine(spec)
+
     def engine_spec(self, iteration):
         return EngineSpec(
             folder=self.policy_folder(iteration), policy=f"it{iteration}", device="cpu", engine=self.config.engine

@@ -1,12 +1,15 @@
 """Retention and repair follow the parents of iterations, not their numbers."""
 
+from pathlib import Path
+
 import pytest
 
-from knowrl_core.config import RetentionConfig
+from knowrl_core.config import RetentionConfig, load_config
 from knowrl_core.guards import parent_of
 from knowrl_core.storage.layout import EVALUATE, GENERATE, UPDATE, StageKey
+from knowrl_core.storage.run_file import RunFile
 from knowrl_core.storage.verify import verify_run
-from tasks.open_run import _repair
+from tasks.open_run import _remove, _repair
 from tasks.progress import SilentReporter
 from tasks.retention import apply_retention
 from tests.unit.knowrl_core.guards.runs import Run
@@ -24,11 +27,16 @@ def kept(run):
     return [key.iteration for key in run.history if run.paths.file(key, "checkpoint").exists()]
 
 
+def run_file():
+    """A record of the run that is only looked at by those who keep it."""
+    return RunFile.create(load_config("smoke"), {})
+
+
 def repair(run, damaged):
     keys = tuple(run.history)
     run.paths.file(damaged, "manifest.json").unlink()
     history = verify_run(run.paths, keys)
-    return _repair(run.paths, keys, history.problem, keys[len(history.committed)], SilentReporter())
+    return _repair(run.paths, keys, history, run_file(), SilentReporter())
 
 
 def test_the_best_is_kept_while_a_guard_may_go_back_to_it(run):
@@ -79,6 +87,41 @@ def test_the_parent_is_kept_while_its_successor_is_not_evaluated(run):
     run.configure()
     apply_retention(run.context(LAST_ONLY))
     assert kept(run) == [1, 4]
+
+
+def test_a_coming_checkpoint_counts_already(run):
+    two = RetentionConfig(keep_last=2)
+    for number, truth in enumerate((0.5, 0.8, 0.7, 0.6, 0.65)):
+        if number:
+            apply_retention(run.context(two), coming=number)
+            assert len(kept(run)) <= 2  # with the coming one as many as two last ones and the best make
+            assert number == 1 or number - 1 in kept(run)
+        run.iteration(number, truth)
+        apply_retention(run.context(two))
+    assert kept(run) == [1, 3, 4]
+
+
+def test_going_back_never_leaves_a_hole(run, monkeypatch):
+    """A process that dies while it removes stages leaves a run that can go on without a repair."""
+    run.configure()
+    for number in range(4):
+        run.iteration(number, 0.5)
+    keys = tuple(run.history)
+    renames = []
+    rename = Path.rename
+
+    def dying(self, target):
+        renames.append(self)
+        if len(renames) == 4:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", dying)
+    with pytest.raises(KeyboardInterrupt):
+        _remove(run.paths, keys, StageKey(1, UPDATE), run_file())
+    left = verify_run(run.paths, keys)
+    assert left.problem is None
+    assert left.next_key == keys[len(keys) - 3]
 
 
 def test_repair_needs_the_checkpoint_of_the_parent(run):

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from knowrl_core.errors import ArtifactError, StageError
 from knowrl_core.rl import average
 from knowrl_core.rl.average import write_average
+from knowrl_core.rl.checkpoint import OPTIMIZER_FILE
 from knowrl_core.rl.weight_files import FLOATS
 
 SIZES = {
@@ -37,7 +38,8 @@ def previous(tmp_path):
 def policy(tmp_path):
     folder = save(tmp_path / "policy", 1)
     # What lies beside the weights in a checkpoint and must not come along.
-    save_file({"exp_avg/x": torch.ones(2)}, folder / "optimizer.safetensors")
+    (folder / "optimizer").mkdir()
+    save_file({"exp_avg/x": torch.ones(2)}, folder / OPTIMIZER_FILE)
     (folder / "trainer_state.json").write_text("{}")
     return folder
 

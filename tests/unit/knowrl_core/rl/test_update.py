@@ -26,7 +26,7 @@ FILES = [
     "config.json",
     "generation_config.json",
     "model.safetensors",
-    "optimizer.safetensors",
+    "optimizer",
     "tokenizer_config.json",
     "trainer_state.json",
 ]
@@ -174,7 +174,7 @@ def test_two_updates_equal_one_with_the_same_steps(make_job, make_rollouts):
     for name, parameter in model.named_parameters():
         moved = (parameter - start[name]).norm()
         assert (got[name] - parameter).norm() <= 1e-3 * moved, name
-    saved = load_file(job_b.output_dir / "optimizer.safetensors")
+    saved = load_file(job_b.output_dir / "optimizer/moments.safetensors")
     assert saved["step"].item() == 2
     for name, parameter in model.named_parameters():
         for kind in ("exp_avg", "exp_avg_sq"):
@@ -420,23 +420,26 @@ def with_unused_parameter(monkeypatch):
 def test_a_parameter_without_gradient_has_no_state_and_may_get_one_later(make_job, with_unused_parameter):
     first = make_job("first", kl_coef=0.0)
     run_update(first)
-    saved = load_file(first.output_dir / "optimizer.safetensors")
+    saved = load_file(first.output_dir / "optimizer/moments.safetensors")
     name = "model.norm.unused"
     assert (saved["step"], saved[f"step/{name}"]) == (3, 0)
     assert f"exp_avg/{name}" not in saved
     # carried on, also without training
     idle = make_job("idle", rollouts=(), policy_dir=first.output_dir, optimizer_dir=first.output_dir)
     run_update(idle)
-    assert hashes(idle.output_dir)["optimizer.safetensors"] == hashes(first.output_dir)["optimizer.safetensors"]
+    assert (
+        hashes(idle.output_dir)["optimizer/moments.safetensors"]
+        == hashes(first.output_dir)["optimizer/moments.safetensors"]
+    )
     with_unused_parameter()
     joined = make_job("joined", kl_coef=0.0, policy_dir=first.output_dir, optimizer_dir=idle.output_dir)
     run_update(joined)
-    saved = load_file(joined.output_dir / "optimizer.safetensors")
+    saved = load_file(joined.output_dir / "optimizer/moments.safetensors")
     assert (saved["step"], saved[f"step/{name}"]) == (6, 3)
     assert saved[f"exp_avg/{name}"].shape == (3,)
     # a state that lacks what it should have is still refused
     del saved[f"exp_avg_sq/{name}"]
-    save_file(saved, joined.output_dir / "optimizer.safetensors", metadata={"format": "pt"})
+    save_file(saved, joined.output_dir / "optimizer/moments.safetensors", metadata={"format": "pt"})
     with pytest.raises(ArtifactError, match=r"'exp_avg_sq/model\.norm\.unused'"):
         run_update(make_job("last", kl_coef=0.0, policy_dir=first.output_dir, optimizer_dir=joined.output_dir))
 
@@ -486,7 +489,10 @@ def test_steps_without_signal_are_left_out(make_job, make_rollouts):
     result = run_update(none)
     assert (result.metrics["steps_without_signal"], result.metrics["skipped"]) == (4.0, 1.0)
     assert same_weights(none.output_dir, first.output_dir)
-    assert hashes(none.output_dir)["optimizer.safetensors"] == hashes(first.output_dir)["optimizer.safetensors"]
+    assert (
+        hashes(none.output_dir)["optimizer/moments.safetensors"]
+        == hashes(first.output_dir)["optimizer/moments.safetensors"]
+    )
 
 
 @pytest.mark.parametrize("rank", [0, 4])
@@ -509,7 +515,10 @@ def test_a_non_finite_update_can_be_thrown_away(make_job, rank):
     for name, value in before.items():
         # with adapters the weights are taken apart and merged again, which rounds
         torch.testing.assert_close(after[name], value, rtol=1e-5 if rank else 0, atol=1e-6 if rank else 0)
-    assert hashes(bad.output_dir)["optimizer.safetensors"] == hashes(first.output_dir)["optimizer.safetensors"]
+    assert (
+        hashes(bad.output_dir)["optimizer/moments.safetensors"]
+        == hashes(first.output_dir)["optimizer/moments.safetensors"]
+    )
     with pytest.raises(StageError, match="expected a finite number"):
         run_update(wild("worse"))
     assert not wild("worse").output_dir.exists()

@@ -1,0 +1,162 @@
+"""Where faults are played: servers, an artifact root for each round, and the real command."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+import psutil
+
+from tests.e2e.helpers import KNOWRL, TINY, artifacts, belonging, environment_of, manifests
+
+RUN = "smoke"
+TMPFS_MB = 64
+_START = 180.0
+
+
+class Server:
+    """A server on a free port of 127.0.0.1, which can be killed and started again on the same one."""
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            self.port = int(found.getsockname()[1])
+        self._folder, self._kind = folder, kind
+        self._process: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def url(self) -> str:
+        """Its address; of Prefect's API where it is Prefect's."""
+        base = f"http://127.0.0.1:{self.port}"
+        return f"{base}/api" if self._kind == "prefect" else base
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        listen = ["--host", "127.0.0.1", "--port", str(self.port)]
+        if self._kind == "prefect":
+            command, health = ["prefect", "server", "start", *listen], f"{self.url}/health"
+        else:
+            store = f"sqlite:///{self._folder / 'mlflow.db'}"
+            files = ["--artifacts-destination", str(self._folder / "files")]
+            command = ["mlflow", "server", "--backend-store-uri", store, *files, "--workers", "1", *listen]
+            health = f"{self.url}/health"
+        with (self._folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *command],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=environment_of(self._folder, PREFECT_SERVER_ANALYTICS_ENABLED="false"),
+            )
+        deadline = time.monotonic() + _START
+        while True:
+            try:
+                if httpx.get(health, timeout=5).status_code == httpx.codes.OK:
+                    return
+            except httpx.HTTPError:
+                pass
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"the {self._kind} server does not start: see {self._folder / 'server.log'}")
+            time.sleep(0.2)
+
+    def kill(self) -> None:
+        """SIGKILL it and what it started."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+
+class Scene:
+    """What all rounds share.
+
+    Args:
+        folder: Takes everything; emptied round by round.
+        iterations: Of each run.
+    """
+
+    def __init__(self, folder: Path, iterations: int) -> None:
+        self.folder, self.iterations = folder, iterations
+        self.prefect, self.mlflow = Server(folder / "prefect", "prefect"), Server(folder / "mlflow", "mlflow")
+        self.root = folder / "root"
+        self.reference: dict[str, str] = {}
+        self.seconds = 0.0
+        """What an uninterrupted run takes."""
+
+    def begin(self) -> None:
+        """Start the servers, and make the run that all others are compared with."""
+        self.prefect.start()
+        self.mlflow.start()
+        self.clear()
+        begin = time.monotonic()
+        code, text = self.finish(self.start({}))
+        if code:
+            raise SystemExit(f"the uninterrupted run failed with {code}\n{text}")
+        self.seconds = time.monotonic() - begin
+        self.reference = self.files()
+
+    def end(self) -> None:
+        """End the servers."""
+        self.prefect.kill()
+        self.mlflow.kill()
+
+    def clear(self) -> None:
+        """An empty root for the next round."""
+        shutil.rmtree(self.root, ignore_errors=True)
+        self.root.mkdir()
+
+    def start(self, extra: Mapping[str, str], *arguments: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+        """The command, in a process group of its own; it starts the run or goes on with it."""
+        options = [f"--set=run.root={self.root}", f"--set=run.iterations={self.iterations}"]
+        small = [item for item in TINY if "tracking" not in item]
+        with (self.folder / "log").open("wb") as log:
+            return subprocess.Popen(
+                [*prefix, *KNOWRL, "run", f"--config={RUN}", *options, *small, *arguments],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=environment_of(
+                    self.folder / "home", PREFECT_API_URL=self.prefect.url, MLFLOW_TRACKING_URI=self.mlflow.url, **extra
+                ),
+            )
+
+    def finish(self, process: subprocess.Popen[bytes], timeout: float = 600.0) -> tuple[int, str]:
+        """Wait for its end; exit code and all that it printed."""
+        try:
+            code = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return 1, f"hung for {timeout:g} s\n" + (self.folder / "log").read_text(errors="replace")
+        return code, (self.folder / "log").read_text(errors="replace")
+
+    def tree(self, pid: int) -> list[psutil.Process]:
+        """The process and all that belong to it."""
+        try:
+            main = psutil.Process(pid)
+            found = {process.pid: process for process in [main, *main.children(recursive=True), *belonging(pid)]}
+        except psutil.Error:
+            return []
+        return list(found.values())
+
+    def left_behind(self, pid: int, seconds: float = 20.0) -> list[psutil.Process]:
+        """What still runs although its run ended."""
+        deadline = time.monotonic() + seconds
+        while (found := belonging(pid)) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return found
+
+    def files(self) -> dict[str, str]:
+        """sha256 of every artifact."""
+        return artifacts(self.root / RUN)
+
+    def committed(self) -> dict[str, str]:
+        """sha256 of every manifest."""
+        return manifests(self.root / RUN)

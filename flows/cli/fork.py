@@ -1,0 +1,42 @@
+"""``knowrl fork``: a new run from any point of another."""
+
+from typing import Annotated
+
+import typer
+
+from flows.cli.console import err, printable
+from flows.cli.options import RunArgument, SetOption, locate, resume_command
+from flows.cli.run import go
+from knowrl_core.config import anchored, build_config
+from knowrl_core.storage.layout import RunPaths, StageKey
+from knowrl_core.storage.run_file import RunFile
+
+
+def fork(
+    old: RunArgument,
+    new: Annotated[str, typer.Argument(help="Name of the new run; it is made beside the other one.")],
+    at: Annotated[
+        str, typer.Option("--at", metavar="ITERATION/STAGE", help="First stage that is done anew, such as 17/update.")
+    ],
+    set_: SetOption = None,
+    start: Annotated[bool, typer.Option("--run/--no-run", help="Go on with the new run at once.")] = True,
+) -> None:
+    """Start a run from any point of another one, sharing its past without a copy."""
+    point = StageKey.parse(at)
+    paths = locate(old, set_)
+    data = RunFile.read(paths).config_at(point)
+    data["run"] |= {"root": str(paths.root)}
+    others = [item for item in set_ or [] if not item.startswith("run.root=")]
+    source = f"the config of run {paths.name!r} at {point}"
+    config = anchored(build_config(data, [*others, f"run.name={new}"], source=source))
+    from tasks.fork import fork_run
+    from tasks.prepare import prepare
+
+    shared = fork_run(paths, point, config, prepare(config).pins)
+    made = RunPaths(paths.root, config.run.name)
+    how = "shares its stages before that" if shared else "has copies of its stages before that (no hard links here)"
+    err.print(printable(f"run {new} was forked from {paths.name} at {point}; it {how}"), soft_wrap=True)
+    if start:
+        go(config)
+    else:
+        err.print(printable(f"Go on with: {resume_command(made)}"), soft_wrap=True)

@@ -1,0 +1,41 @@
+"""``knowrl remove``: a run's directory, for good."""
+
+import shutil
+from typing import Annotated
+
+import typer
+
+from flows.cli.console import err, printable
+from flows.cli.options import RunArgument, SetOption, locate
+from knowrl_core.errors import InputError
+from knowrl_core.storage.lock import RunLock
+from knowrl_core.storage.run_file import RunFile
+
+
+def remove(
+    run: RunArgument,
+    set_: SetOption = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also if other runs were forked from it; they keep what they share.")
+    ] = False,
+) -> None:
+    """Remove a run's artifacts. What MLflow knows of it stays there."""
+    from tasks.fork import forks_of
+
+    paths = locate(run, set_)
+    RunFile.read(paths)
+    with RunLock(paths.lock_file):
+        forks = forks_of(paths)
+        if forks and not force:
+            raise InputError(
+                f"run {paths.name!r} is the past of {', '.join(forks)}, expected a run that no other was forked from",
+                hint="Remove the forks first, or use --force: they keep the files that they share, and go on.",
+            )
+        if not yes and not typer.confirm(f"Remove {paths.folder}?", err=True):
+            raise typer.Exit(1)
+        gone = paths.folder.with_name(f".{paths.name}.removed")
+        shutil.rmtree(gone, ignore_errors=True)
+        paths.folder.rename(gone)  # at once: no half-removed run is left behind
+    shutil.rmtree(gone)
+    err.print(printable(f"removed {paths.folder}"), soft_wrap=True)

@@ -1,0 +1,118 @@
+"""Start a run from any point of another, sharing its past.
+
+The stages before that point are hard links: no byte is copied, no run can alter the other's directory, and each prunes,
+repairs and is removed by itself. Committed files are never written again, so that a shared one cannot change.
+"""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+from knowrl_core.config import Config
+from knowrl_core.errors import ArtifactError, InputError, StageError
+from knowrl_core.storage.files import fsync_tree
+from knowrl_core.storage.layout import GENERATE, UPDATE, RunPaths, StageKey
+from knowrl_core.storage.run_file import ForkedFrom, RunFile
+from tasks.starting import check_start, has_policy, keys_of
+
+_FIRST = (StageKey(1, GENERATE), StageKey(1, UPDATE))
+"""What iteration 1 begins with, without and with a warm-up."""
+
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK}
+"""What file systems say that have no hard links, or no further one."""
+
+
+def fork_run(old: RunPaths, at: StageKey, config: Config, pins: dict[str, str]) -> bool:
+    """Make a run whose stages before a point are those of another.
+
+    Nothing is computed; the new run goes on from there like any other.
+
+    Args:
+        old: The other run.
+        at: The first stage that is done anew.
+        config: The new run's config; ``run.name`` is its name, in the root of the other one.
+        pins: sha256 of what all history depends on, as the config names it now.
+
+    Returns:
+        Whether the past is shared; False where the file system has no hard links, so that it was copied.
+
+    Raises:
+        InputError: The point, the name or the config does not fit.
+        ArtifactError: A shared manifest is broken.
+        StageError: The disk is full, or the other run pruned what was about to be shared.
+    """
+    past, new = RunFile.read(old), RunPaths(old.root, config.run.name)
+    if new.folder.exists():
+        raise InputError(f"{new.folder} exists, expected a new name", hint="Choose another name for the fork.")
+    past.check_pins(config, pins, name=False)
+    past.check_warmup(config, begun=at.place > (1, 0) and any(old.stage(key).exists() for key in _FIRST))
+    keys = keys_of(config)
+    check_start(old, keys, at)
+    shared = keys[: keys.index(at)]
+    first = 2 if config.warmup.epochs else 1
+    past.check_adapters(config, begun=any(key.stage == UPDATE and key.iteration >= first for key in shared))
+    file = RunFile.create(config, pins)
+    file.forked_from = ForkedFrom(run=past.name, run_id=past.run_id, at=str(at))
+    file.changes = [change for change in past.changes if change.applies_before(at)]
+    file.config = past.config_at(at)
+    file.config["run"]["name"] = config.run.name  # no change worth a record
+    file.record_changes(config, str(at))
+    work = RunPaths(old.root, f".{config.run.name}.fork")
+    shutil.rmtree(work.folder, ignore_errors=True)  # what a killed fork left
+    linked = True
+    try:
+        work.folder.mkdir()
+        for key in shared:
+            linked = _share(old.stage(key), work.stage(key)) and linked
+        if not has_policy(work, at):
+            raise FileNotFoundError(errno.ENOENT, "pruned meanwhile", str(old.stage(at)))
+        file.write(work)
+        fsync_tree(work.folder)
+        work.folder.rename(new.folder)
+    except OSError as error:
+        raise StageError(
+            f"cannot fork {old.folder} to {new.folder}: {error.strerror or error}: {error.filename}",
+            hint="Make room, or try again if that run is pruning its checkpoints just now.",
+        ) from error
+    finally:
+        shutil.rmtree(work.folder, ignore_errors=True)
+    return linked
+
+
+def _share(source: Path, target: Path) -> bool:
+    """Link a folder's files below another one; False if a file had to be copied."""
+    linked = True
+
+    def share(old: str, new: str) -> str:
+        nonlocal linked
+        try:
+            os.link(old, new, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            shutil.copyfile(old, new)
+            linked = False
+        return new
+
+    shutil.copytree(source, target, copy_function=share)
+    return linked
+
+
+def forks_of(paths: RunPaths) -> list[str]:
+    """Names of the runs in the same root that were forked from a run.
+
+    Raises:
+        InputError: There is no such run.
+        ArtifactError: Its ``run.json`` is broken.
+    """
+    own = RunFile.read(paths)
+    found = []
+    for file in sorted(paths.root.glob("[!.]*/run.json")):
+        try:
+            other = RunFile.read(RunPaths(paths.root, file.parent.name))
+        except (ArtifactError, InputError):
+            continue
+        if other.forked_from is not None and other.forked_from.run_id == own.run_id:
+            found.append(file.parent.name)
+    return found

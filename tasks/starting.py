@@ -1,0 +1,64 @@
+"""Where a run can be gone on with, redone from, or forked."""
+
+from knowrl_core.config import Config
+from knowrl_core.errors import InputError
+from knowrl_core.guards import parent_of
+from knowrl_core.storage.layout import EVALUATE, UPDATE, RunPaths, StageKey, stage_keys
+from knowrl_core.storage.retention import CHECKPOINT
+from knowrl_core.storage.verify import committed_manifests
+
+_LISTED = 8
+
+
+def keys_of(config: Config) -> tuple[StageKey, ...]:
+    """The stages of a run in order."""
+    return tuple(stage_keys(config.run.iterations, warmup=config.warmup.epochs > 0))
+
+
+def policy_needed(paths: RunPaths, key: StageKey) -> int:
+    """The iteration whose checkpoint a stage starts from; 0 for the initial model."""
+    return key.iteration if key.stage == EVALUATE else parent_of(paths, key.iteration)
+
+
+def has_policy(paths: RunPaths, key: StageKey) -> bool:
+    """Whether the checkpoint that a stage starts from is there, and not pruned."""
+    needed = policy_needed(paths, key)
+    return needed == 0 or paths.file(StageKey(needed, UPDATE), CHECKPOINT).exists()
+
+
+def starting_points(paths: RunPaths, keys: tuple[StageKey, ...]) -> list[StageKey]:
+    """All stages before it are committed, and its checkpoint is there.
+
+    Args:
+        paths: The run.
+        keys: Its stages in order.
+
+    Raises:
+        ArtifactError: A manifest is broken.
+    """
+    committed = committed_manifests(paths, keys)
+    return [key for key in keys[: len(committed) + 1] if has_policy(paths, key)]
+
+
+def check_start(paths: RunPaths, keys: tuple[StageKey, ...], at: StageKey) -> None:
+    """Refuse a point that a run cannot start from.
+
+    Raises:
+        InputError: Naming what is missing, and the points that there are.
+        ArtifactError: A manifest is broken.
+    """
+    if at not in keys:
+        raise InputError(f"{at}: run {paths.name!r} has no such stage, expected one from {keys[0]} to {keys[-1]}")
+    points = starting_points(paths, keys)
+    if at in points:
+        return
+    committed = committed_manifests(paths, keys)
+    if keys.index(at) > len(committed):
+        reason = f"{keys[len(committed)]} is not committed yet"
+    else:
+        reason = f"the checkpoint of iteration {policy_needed(paths, at)} was pruned"
+    raise InputError(
+        f"{at}: run {paths.name!r} cannot start there: {reason}",
+        hint=f"It can start at {', '.join(map(str, points[-_LISTED:]))} (`knowrl status {paths.name} --json` lists "
+        "all). retention.* in the config says which checkpoints are kept.",
+    )
