@@ -62,7 +62,7 @@ class VllmApi:
             self.base, context = str(first["id"]), int(first["max_model_len"])
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ServerGoneError(f"{self.url}/v1/models names no model with a max_model_len") from error
-        if self.policy not in (str(model.get("id")) for model in answer["data"]):
+        if self.policy not in self._names():
             self.policy = self.base
         return context
 
@@ -93,9 +93,16 @@ class VllmApi:
 
     def put_adapter(self, name: str, folder: Path) -> bool:
         """Load a LoRA adapter under a name that belongs to its contents; False where the server cannot."""
-        # In place, so that a name which is there already is no error: its contents are the same.
-        call = {"lora_name": name, "lora_path": str(folder.absolute()), "load_inplace": True}
-        return self._try("/v1/load_lora_adapter", json=call)
+        # Not in place: vLLM would read the files anew for every batch. A name that is there has the same contents.
+        call = {"lora_name": name, "lora_path": str(folder.absolute())}
+        return self._try("/v1/load_lora_adapter", json=call) or name in self._names()
+
+    def _names(self) -> set[str]:
+        """All names under which the server serves something; none if it does not answer."""
+        try:
+            return {str(model["id"]) for model in self._ask("GET", "/v1/models")["data"]}
+        except (ServerGoneError, StageError, KeyError, TypeError):
+            return set()
 
     def drop_adapter(self, name: str) -> bool:
         """Forget an adapter; False where the server cannot."""

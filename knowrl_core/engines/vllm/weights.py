@@ -38,6 +38,8 @@ class ServedPolicy:
         self._before: Fingerprint | None = None
         self._below: Adapter | None = None
         """The adapter that the weights of the own server hold already."""
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        """The files of the difference that is served; they go with the object."""
 
     def load(self, folder: Path) -> None:
         """Serve the weights in a folder.
@@ -109,16 +111,19 @@ class ServedPolicy:
         new = read_adapter(folder)
         if new is None:
             return False
-        base, old = api.base, api.policy
-        with tempfile.TemporaryDirectory(prefix="knowrl-adapter-") as scratch:
-            put: Adapter | None = new
-            if below is not None:
-                put = write_difference(new, below, Path(scratch))
-            if put is None or not api.put_adapter(put.name, put.folder):
-                return False
-            api.policy = put.name
-        if old not in (base, api.policy):
+        put: Adapter | None = new
+        before = self._scratch
+        if below is not None:
+            # The server may read the files again as long as it serves the adapter.
+            self._scratch = tempfile.TemporaryDirectory(prefix="knowrl-adapter-")
+            put = write_difference(new, below, Path(self._scratch.name))
+        if put is None or not api.put_adapter(put.name, put.folder):
+            return False
+        old, api.policy = api.policy, put.name
+        if old not in (api.base, api.policy):
             api.drop_adapter(old)
+        if before is not None:
+            before.cleanup()
         return True
 
     def revive(self) -> VllmApi:
@@ -142,6 +147,8 @@ class ServedPolicy:
         self.fleet.close()
         if self._server is not None:
             self._server.close()
+        if self._scratch is not None:
+            self._scratch.cleanup()
 
     def _get_to_know(self, api: VllmApi) -> None:
         """Ask a server for its name of the policy and its context; the smallest context of all counts."""
