@@ -12,6 +12,7 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from flows.artifacts import publish
+from flows.dead_attempts import mark_crashed
 from knowrl_core.config import (
     DEFAULT_PROFILE,
     RUN_NAME,
@@ -100,6 +101,7 @@ def train(
     flow_run_id = str(context.flow_run.id) if context and context.flow_run else None
     reporter = current_reporter()
     with open_run(resolved, reporter, repair=repair, start=start, flow_run=flow_run_id) as ctx:
+        mark_crashed(ctx)
         keys = list(stage_keys(resolved.run.iterations, warmup=resolved.warmup.epochs > 0))
         pending = [key for key in keys if key not in ctx.history]
         stop = stop_now(ctx) if pending else None

@@ -160,5 +160,9 @@ class RunContext:
             **spec.engine.model_dump(mode="json", include={"kind", "dtype", "threads", "token_budget", "compile"}),
         }
         return KeptEngine(
-            self.worker.engine(spec), self.paths.kept(key), shard=self.config.engine.shard, identity=identity
+            self.worker.engine(spec),
+            self.paths.kept(key),
+            shard=self.config.engine.shard,
+            identity=identity,
+            on_found=lambda found, of: self.reporter.message(f"{key}: {found} of {of} answers were there already"),
         )

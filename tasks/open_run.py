@@ -11,6 +11,7 @@ from knowrl_core.storage.layout import MAX_ITERATIONS, STAGES, UPDATE, RunPaths,
 from knowrl_core.storage.lock import RunLock
 from knowrl_core.storage.retention import CHECKPOINT
 from knowrl_core.storage.run_file import RunFile, now
+from knowrl_core.storage.seen import SeenFiles
 from knowrl_core.storage.verify import History, verify_run
 from knowrl_core.worker import WorkerPool
 from knowrl_core.worker.process import signals_held
@@ -133,7 +134,9 @@ def _history(
     Raises:
         ArtifactError: Something is damaged and is not to be repaired.
     """
-    history = verify_run(paths, keys)
+    seen = SeenFiles(paths.seen_file)
+    history = verify_run(paths, keys, seen)
+    seen.keep()
     if history.problem is None:
         return history
     if not repair or isinstance(history.problem, OtherVersionError):

@@ -29,10 +29,20 @@ class KeptEngine:
             power failure tore does not have its sha256, and is computed again.
         shard: Requests of a file.
         identity: What the answers depend on beside the requests: the policy's weights and the arithmetic.
+        on_found: Told how many answers were there, and how many are asked for in all.
     """
 
-    def __init__(self, engine: GenerationEngine, folder: Path, *, shard: int, identity: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        engine: GenerationEngine,
+        folder: Path,
+        *,
+        shard: int,
+        identity: dict[str, Any],
+        on_found: Callable[[int, int], None] = lambda _found, _all: None,
+    ) -> None:
         self._engine, self._folder, self._shard, self._identity = engine, folder, shard, identity
+        self._on_found = on_found
 
     @property
     def name(self) -> str:
@@ -64,7 +74,7 @@ class KeptEngine:
             yield from kept
             place += len(kept)
         if place:
-            _log.info("%d of %d answers were there already", place, len(requests))
+            self._on_found(place, len(requests))
         fresh: list[_Answer] = []
         for answer in ask(requests[place:]) if place < len(requests) else ():
             fresh.append(answer)

@@ -92,6 +92,11 @@ class RunPaths:
         return self.folder / ".lock"
 
     @property
+    def seen_file(self) -> Path:
+        """Which large files were hashed already."""
+        return self.folder / ".seen.json"
+
+    @property
     def logs(self) -> Path:
         """Logs of the model worker; no artifact."""
         return self.folder / "logs"

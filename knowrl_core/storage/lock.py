@@ -1,23 +1,33 @@
-"""One writer a run: a lock that dies with its process, and says who holds it."""
+"""One writer a run: a lock that dies with its process, says who holds it, and is seen from other machines."""
 
 import json
 import os
 import socket
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Final, Self
 
 from filelock import FileLock, Timeout
 
 from knowrl_core.errors import RunLockedError
 
+BEAT: Final = 10.0
+"""Seconds between two signs of life."""
+STALE: Final = 60.0
+"""Seconds without one after which a holder on another machine counts as dead."""
+
 
 class RunLock:
-    """An advisory lock of the operating system on ``.lock``.
+    """An advisory lock of the operating system on ``.lock``, and a record of the holder beside it.
 
-    It is held by an open file descriptor: when the process ends, however it ends, the system releases it, so a lock
-    left by a dead process needs no cleaning up. Who holds it stands in ``.lock.json`` for the message only.
+    The lock is held by an open file descriptor: when the process ends, however it ends, the system releases it, so a
+    lock left by a dead process needs no cleaning up.
+
+    Not every shared file system passes such locks on to other machines. So the holder touches its record every
+    :data:`BEAT` seconds, and a record of another machine that is younger than :data:`STALE` counts as a lock. Both
+    times are those of the file server, so that the machines' clocks do not matter.
 
     Raises:
         RunLockedError: From ``with``, when another process holds it.
@@ -27,6 +37,7 @@ class RunLock:
         self._path = path
         self._holder = path.with_name(path.name + ".json")
         self._lock = FileLock(path)
+        self._ended = threading.Event()
 
     def __enter__(self) -> Self:
         try:
@@ -37,23 +48,49 @@ class RunLock:
                 f"run {self._path.parent.name!r} is being written by {self.holder()}",
                 hint="Wait for it, or end that process; its lock ends with it.",
             ) from None
+        if _lives_elsewhere(self._holder):
+            self._lock.release()
+            raise RunLockedError(
+                f"run {self._path.parent.name!r} is being written by {self.holder()}",
+                hint=f"Wait for it, or end that process. If its machine is dead, this is known {STALE:g} s after its "
+                "last sign of life.",
+            )
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        self._holder.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "started": started}))
+        record = {"host": socket.gethostname(), "machine": machine(), "pid": os.getpid(), "started": started}
+        self._holder.write_text(json.dumps(record))
+        self._ended.clear()
+        threading.Thread(target=self._beat, name="knowrl-lock", daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._ended.set()
         self._holder.unlink(missing_ok=True)
         self._lock.release()
 
+    def _beat(self) -> None:
+        while not self._ended.wait(BEAT):
+            try:
+                os.utime(self._holder)
+            except OSError:  # a full or read-only disk: the stages will say so; a record that is gone ends with the run
+                continue
+
     def holder(self) -> str:
         """Host, pid and start of whoever holds the lock, as far as they are known."""
+        data = _read(self._holder)
         try:
-            data = json.loads(self._holder.read_text())
             return f"process {data['pid']} on {data['host']}, started {data['started']}"
-        except (OSError, ValueError, KeyError, TypeError):
+        except KeyError:
             return "another process"
+
+
+def machine() -> str:
+    """Names the running kernel, whose locks all its processes see, those in other containers, too."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return socket.gethostname()
 
 
 def is_locked(path: Path) -> bool:
@@ -66,4 +103,27 @@ def is_locked(path: Path) -> bool:
     except Timeout:
         return True
     lock.release()
-    return False
+    return _lives_elsewhere(path.with_name(path.name + ".json"))
+
+
+def _lives_elsewhere(holder: Path) -> bool:
+    """Whether a record is that of another machine, and fresh. On this machine the system's lock has said all."""
+    data = _read(holder)
+    if not data or data.get("machine", machine()) == machine():
+        return False
+    probe = holder.with_name(f"{holder.name}.{os.getpid()}")
+    try:
+        probe.touch()
+        return probe.stat().st_mtime - holder.stat().st_mtime < STALE
+    except OSError:
+        return False
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _read(holder: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(holder.read_text())
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}

@@ -12,16 +12,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from knowrl_core.errors import ArtifactError
-from knowrl_core.storage.files import sha256_file
 from knowrl_core.storage.layout import RunPaths, StageKey
 from knowrl_core.storage.manifest import FileRef, Manifest, read_manifest
 from knowrl_core.storage.retention import pruned_files
+from knowrl_core.storage.seen import LARGE, SeenFiles
 from knowrl_core.storage.tables import REPAIR_HINT
 
 EXTERNAL = "external/"
-
-_LARGE: Final = 1 << 24
-"""Bytes of a file that is worth a thread of its own."""
 
 _THREADS: Final = min(8, os.cpu_count() or 1)
 
@@ -40,9 +37,15 @@ class History:
     """Why ``next_key`` does not stand, if there is something in its place."""
 
 
-def verify_run(paths: RunPaths, keys: Iterable[StageKey]) -> History:
-    """Check the stages in order up to the first that is absent or broken."""
-    keys = tuple(keys)
+def verify_run(paths: RunPaths, keys: Iterable[StageKey], seen: SeenFiles | None = None) -> History:
+    """Check the stages in order up to the first that is absent or broken.
+
+    Args:
+        paths: The run.
+        keys: Its stages.
+        seen: What was hashed before; None hashes everything.
+    """
+    keys, seen = tuple(keys), seen or SeenFiles(None)
     committed: dict[StageKey, Manifest] = {}
     known: dict[str, str] = {}
     for key in keys:
@@ -53,27 +56,29 @@ def verify_run(paths: RunPaths, keys: Iterable[StageKey]) -> History:
             message = f"{paths.stage(key)} is missing although {paths.stage(later)} comes after it"
             return History(committed, key, ArtifactError(message, hint=REPAIR_HINT))
         try:
-            committed[key] = verify_stage(paths, key, known)
+            committed[key] = verify_stage(paths, key, known, seen)
         except ArtifactError as error:
             return History(committed, key, error)
     return History(committed, None, None)
 
 
-def verify_stage(paths: RunPaths, key: StageKey, known: dict[str, str]) -> Manifest:
+def verify_stage(paths: RunPaths, key: StageKey, known: dict[str, str], seen: SeenFiles) -> Manifest:
     """Check one stage against the outputs known so far, and add its own to them.
 
     Raises:
         ArtifactError: Naming the file that is missing or altered.
     """
     manifest = read_manifest(paths.stage(key))
-    problems = _problems(paths, key, manifest, known)
+    problems = _problems(paths, key, manifest, known, seen)
     if problems:
         raise problems[0]
     known.update((ref.path, ref.sha256) for ref in manifest.outputs)
     return manifest
 
 
-def _problems(paths: RunPaths, key: StageKey, manifest: Manifest, known: dict[str, str]) -> list[ArtifactError]:
+def _problems(
+    paths: RunPaths, key: StageKey, manifest: Manifest, known: dict[str, str], seen: SeenFiles
+) -> list[ArtifactError]:
     """All that is wrong with a stage whose manifest can be read."""
     folder = paths.stage(key)
     if (manifest.iteration, manifest.stage) != (key.iteration, key.stage):
@@ -88,20 +93,20 @@ def _problems(paths: RunPaths, key: StageKey, manifest: Manifest, known: dict[st
         pruned = pruned_files(folder)
     except ArtifactError as error:
         return [*found, error]
-    return found + check_files(paths, [ref for ref in manifest.outputs if ref.path not in pruned])
+    return found + check_files(paths, [ref for ref in manifest.outputs if ref.path not in pruned], seen)
 
 
-def check_files(paths: RunPaths, refs: Sequence[FileRef]) -> list[ArtifactError]:
+def check_files(paths: RunPaths, refs: Sequence[FileRef], seen: SeenFiles) -> list[ArtifactError]:
     """Compare files with their references, several at a time: one thread hashes slower than a fast disk reads."""
 
     def check(ref: FileRef) -> ArtifactError | None:
         try:
-            check_file(paths, ref)
+            check_file(paths, ref, seen)
         except ArtifactError as error:
             return error
         return None
 
-    if max((ref.bytes or 0 for ref in refs), default=0) < _LARGE:
+    if max((ref.bytes or 0 for ref in refs), default=0) < LARGE:
         answers: Iterable[ArtifactError | None] = map(check, refs)
     else:
         with ThreadPoolExecutor(_THREADS) as executor:
@@ -109,7 +114,7 @@ def check_files(paths: RunPaths, refs: Sequence[FileRef]) -> list[ArtifactError]
     return [error for error in answers if error is not None]
 
 
-def check_file(paths: RunPaths, ref: FileRef) -> None:
+def check_file(paths: RunPaths, ref: FileRef, seen: SeenFiles) -> None:
     """Compare one file with its reference.
 
     Raises:
@@ -120,7 +125,7 @@ def check_file(paths: RunPaths, ref: FileRef) -> None:
         size = path.stat().st_size
         if ref.bytes is not None and size != ref.bytes:
             raise ArtifactError(f"{path}: got {size:,} bytes, expected {ref.bytes:,}", hint=REPAIR_HINT)
-        found = sha256_file(path)
+        found = seen.sha256(path)
     except OSError as error:
         raise ArtifactError(
             f"{path}: {error.strerror or error}, expected a committed file", hint=REPAIR_HINT
@@ -150,6 +155,7 @@ def inspect_run(paths: RunPaths, keys: Sequence[StageKey]) -> Inspection:
     """Read every file of a run, and name everything that is wrong, not only the first."""
     found = Inspection()
     known: dict[str, str] = {}
+    seen = SeenFiles(None)
     missing: StageKey | None = None
     for key in keys:
         folder = paths.stage(key)
@@ -168,7 +174,7 @@ def inspect_run(paths: RunPaths, keys: Sequence[StageKey]) -> Inspection:
             continue
         # What a stage without a manifest wrote is not known; those that were made from it are not to blame.
         unknown = {ref.path: ref.sha256 for ref in manifest.inputs if ref.path not in known}
-        problems = _problems(paths, key, manifest, {**unknown, **known} if found.problems else known)
+        problems = _problems(paths, key, manifest, {**unknown, **known} if found.problems else known, seen)
         found.problems += problems
         known.update((ref.path, ref.sha256) for ref in manifest.outputs)
         pruned = set() if problems else pruned_files(folder)

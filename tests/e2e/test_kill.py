@@ -3,6 +3,7 @@
 import os
 import signal
 
+import httpx
 import pytest
 
 from knowrl_core.storage.layout import STAGES, RunPaths, StageKey
@@ -43,6 +44,10 @@ def kill_in(stage, root, home, server, log):
     raise AssertionError(f"no iteration could be caught inside stage {stage}")
 
 
+def prefect_state(server, attempt):
+    return httpx.get(f"{server}/flow_runs/{attempt.prefect_flow_run}", timeout=30).json()["state_type"]
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_killed_inside_a_stage(tmp_path, home, prefect_server, uninterrupted, stage):
     folder = tmp_path / "smoke"
@@ -61,3 +66,4 @@ def test_killed_inside_a_stage(tmp_path, home, prefect_server, uninterrupted, st
     outcomes = [attempt.outcome for attempt in RunFile.read(RunPaths(tmp_path, "smoke")).attempts]
     assert outcomes == ["killed", "completed"]
     assert not list(folder.rglob("*.partial"))
+    assert prefect_state(prefect_server, RunFile.read(RunPaths(tmp_path, "smoke")).attempts[0]) == "CRASHED"

@@ -1,16 +1,18 @@
 """run.json: pins, recorded changes, attempts; and the lock."""
 
+import json
 import multiprocessing
 import os
 import re
 import signal
+import time
 
 import pytest
 
 from knowrl_core.config import load_config
 from knowrl_core.errors import ArtifactError, InputError, RunLockedError
 from knowrl_core.storage.layout import RunPaths
-from knowrl_core.storage.lock import RunLock, is_locked
+from knowrl_core.storage.lock import STALE, RunLock, is_locked, machine
 from knowrl_core.storage.run_file import RunFile
 
 PINS = {"model.path": "m" * 64, "files.probe": "p" * 64}
@@ -130,3 +132,47 @@ def test_the_lock_names_its_holder_and_dies_with_it(tmp_path):
     assert not is_locked(path)
     with RunLock(path):
         assert is_locked(path)
+
+
+def elsewhere(path, *, age, machine="another kernel"):
+    """The record of a holder on a machine whose locks are not seen here."""
+    record = path.with_name(".lock.json")
+    record.write_text(json.dumps({"host": "far", "machine": machine, "pid": 7, "started": "2026-01-01T00:00:00"}))
+    moment = time.time() - age
+    os.utime(record, (moment, moment))
+
+
+def test_a_holder_on_another_machine_counts_while_it_gives_signs_of_life(tmp_path):
+    path = tmp_path / ".lock"
+    path.touch()
+    elsewhere(path, age=STALE - 20)
+    assert is_locked(path)
+    with pytest.raises(RunLockedError, match="process 7 on far, started 2026") as caught, RunLock(path):
+        pass
+    assert "60 s" in caught.value.hint
+    elsewhere(path, age=STALE + 5)
+    assert not is_locked(path)
+    with RunLock(path) as lock:
+        assert str(os.getpid()) in lock.holder()
+    assert [item.name for item in tmp_path.iterdir()] in ([".lock"], [])
+
+
+def test_a_record_of_this_machine_is_no_lock(tmp_path):
+    """Its process is dead, or it would hold the system's lock."""
+    path = tmp_path / ".lock"
+    elsewhere(path, age=0, machine=machine())
+    with RunLock(path):
+        pass
+    (tmp_path / ".lock.json").write_text("[]")
+    with RunLock(path):
+        pass
+
+
+def test_a_holder_gives_signs_of_life(tmp_path, monkeypatch):
+    monkeypatch.setattr("knowrl_core.storage.lock.BEAT", 0.05)
+    with RunLock(tmp_path / ".lock"):
+        os.utime(tmp_path / ".lock.json", (0, 0))
+        deadline = time.monotonic() + 10
+        while (tmp_path / ".lock.json").stat().st_mtime == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
