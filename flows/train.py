@@ -36,6 +36,7 @@ from tasks.guarding import overruled, stop_now
 from tasks.open_run import open_run
 from tasks.prepare import root_folder
 from tasks.progress import current_reporter
+from tasks.restore import restore_policy
 from tasks.retention import apply_retention
 from tasks.update import update
 from tasks.warmup import warmup
@@ -128,6 +129,8 @@ def _do(ctx: RunContext, pending: list[StageKey]) -> Stop | None:
     """Do the stages one after another, until a guard ends the run."""
     options = ctx.config.orchestration
     previous = None
+    if pending:
+        restore_policy(ctx, pending[0])
     for key in pending:
         if key.stage == UPDATE:
             apply_retention(ctx, coming=key.iteration)

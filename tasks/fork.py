@@ -14,7 +14,7 @@ from knowrl_core.errors import ArtifactError, InputError, StageError
 from knowrl_core.storage.files import fsync_tree
 from knowrl_core.storage.layout import GENERATE, UPDATE, RunPaths, StageKey
 from knowrl_core.storage.run_file import ForkedFrom, RunFile
-from tasks.starting import check_start, has_policy, keys_of
+from tasks.starting import check_start, keys_of
 
 _FIRST = (StageKey(1, GENERATE), StageKey(1, UPDATE))
 """What iteration 1 begins with, without and with a warm-up."""
@@ -40,7 +40,7 @@ def fork_run(old: RunPaths, at: StageKey, config: Config, pins: dict[str, str]) 
     Raises:
         InputError: The point, the name or the config does not fit.
         ArtifactError: A shared manifest is broken.
-        StageError: The disk is full, or the other run pruned what was about to be shared.
+        StageError: The disk is full, or the other run pruned just what was about to be shared.
     """
     past, new = RunFile.read(old), RunPaths(old.root, config.run.name)
     if new.folder.exists():
@@ -65,8 +65,6 @@ def fork_run(old: RunPaths, at: StageKey, config: Config, pins: dict[str, str]) 
         work.folder.mkdir()
         for key in shared:
             linked = _share(old.stage(key), work.stage(key)) and linked
-        if not has_policy(work, at):
-            raise FileNotFoundError(errno.ENOENT, "pruned meanwhile", str(old.stage(at)))
         file.write(work)
         fsync_tree(work.folder)
         work.folder.rename(new.folder)

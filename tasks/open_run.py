@@ -63,9 +63,13 @@ def open_run(
         keys = keys_of(config)
         history = _history(paths, keys, run_file, reporter, repair=repair)
         if start is not None and not run_file.went_back(flow_run):
-            history = _go_back(paths, keys, start, run_file, flow_run) or history
+            back = _go_back(paths, keys, start, run_file, flow_run)
+            if back is not None:
+                reporter.message(f"going back: {start} and what follows are done again")
+                history = back
         for key in history.committed:  # a process may have died between the commit and this
             shutil.rmtree(paths.kept(key), ignore_errors=True)
+            shutil.rmtree(paths.partial(key), ignore_errors=True)
         first = str(history.next_key or _beyond(paths, warmup=warmup))
         if history.next_key is not None:
             worker.start()  # it loads its libraries while Prefect and MLflow get ready

@@ -149,4 +149,5 @@ def rollouts(rows: list[ConsensusRecord], verdicts: list[VerdictRecord], *, anch
     ]
 
 
-update = stage_task(Stage(name=UPDATE, config=_config, inputs=_inputs, body=_body))
+STAGE = Stage(name=UPDATE, config=_config, inputs=_inputs, body=_body)
+update = stage_task(STAGE)

@@ -145,4 +145,5 @@ def _answers(
     ]
 
 
-warmup = stage_task(Stage(name=UPDATE, config=_config, inputs=_inputs, body=_body))
+STAGE = Stage(name=UPDATE, config=_config, inputs=_inputs, body=_body)
+warmup = stage_task(STAGE)

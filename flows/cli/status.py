@@ -105,7 +105,7 @@ def _sentence(item: dict[str, Any]) -> str:
     points = item["starting_points"]
     if len(points) > 1:
         more = " and earlier ones (--json lists all)" if len(points) > SHOWN else ""
-        text += f"\n`resume --from` and `fork --at` can start at {', '.join(points[-SHOWN:])}{more}"
+        text += f"\n`resume --from` and `fork --at` can start at once at {', '.join(points[-SHOWN:])}{more}"
     if item["error"]:
         text += f"\nlast error: {item['error']}"
     return text

@@ -12,7 +12,7 @@ from tests.e2e.helpers import TINY, artifacts, knowrl, manifests
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 ITERATIONS = 3
-AT = StageKey(2, "update")
+AT = StageKey(3, "update")
 KEYS = list(stage_keys(ITERATIONS, warmup=False))
 SHARED, OWN = KEYS[: KEYS.index(AT)], KEYS[KEYS.index(AT) :]
 
@@ -64,7 +64,7 @@ def test_a_fork_shares_its_past_without_a_copy_and_differs_afterwards(parent, fo
     mine, theirs = artifacts(paths.folder), artifacts(parent.folder)
     changed = {name for name in mine.keys() & theirs.keys() if mine[name] != theirs[name]}
     assert f"iterations/{AT}/checkpoint/model.safetensors" in changed or f"iterations/{AT}/training.parquet" in changed
-    assert not {name for name in changed if name.startswith(("iterations/000", "iterations/001"))}
+    assert not {name for name in changed if name.startswith(("iterations/000", "iterations/001", "iterations/002"))}
     file = RunFile.read(paths)
     assert (file.forked_from.run, file.forked_from.at) == ("smoke", str(AT))
     assert file.forked_from.run_id == RunFile.read(parent).run_id != file.run_id
@@ -95,7 +95,7 @@ def test_both_are_comparable_in_mlflow(run, parent, fork):
     children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parents["other"].info.run_id]
     coefficients = {r.data.tags["knowrl.iteration"]: float(r.data.params["rl.kl_coef"]) for r in children}
     before = float(RunFile.read(parent).config["rl"]["kl_coef"])
-    assert coefficients == {"0": before, "1": before, "2": 0.5, "3": 0.5}
+    assert coefficients == {"0": before, "1": before, "2": before, "3": 0.5}
 
 
 def test_a_run_with_forks_is_not_removed(run, parent, fork):
@@ -114,16 +114,15 @@ def test_a_run_with_forks_is_not_removed(run, parent, fork):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["smoke", "other", "--at=2/update"], "exists, expected a new name"),
+        (["smoke", "other", "--at=3/update"], "exists, expected a new name"),
         (["smoke", "new", "--at=9/update"], "has no such stage"),
         (["smoke", "new", "--at=4/generate", "--set=run.iterations=5"], None),
         (["smoke", "new", "--at=4/classify", "--set=run.iterations=5"], "004/generate is not committed yet"),
         (["smoke", "new", "--at=2/nonsense"], "expected ITERATION/STAGE"),
-        (["smoke", "new", "--at=1/evaluate"], "the checkpoint of iteration 1 was pruned"),
-        (["smoke", "new", "--at=2/update", "--set=run.seed=5"], "run.seed"),
+        (["smoke", "new", "--at=3/update", "--set=run.seed=5"], "run.seed"),
         (["smoke", "../new", "--at=2/update"], "run.name"),
         (["nobody", "new", "--at=2/update"], "no run 'nobody'"),
-        (["smoke", "new", "--at=2/update", "--set=files.feasible=/etc/hostname"], "hostname"),
+        (["smoke", "new", "--at=3/update", "--set=files.feasible=/etc/hostname"], "hostname"),
     ],
 )
 def test_what_cannot_be_forked(run, parent, fork, arguments, message):
@@ -150,11 +149,6 @@ def test_going_back_does_the_stages_again_and_is_recorded(run, parent, fork):
     file = RunFile.read(RunPaths(run.root, "again"))
     assert [(item.first_stage, item.why) for item in file.redone] == [("003/consensus", "asked for")]
 
-    done = run("resume", "again", "--from=1/evaluate", check=2)
-    assert "the checkpoint of iteration 1 was pruned" in done.stderr
-    assert "3/update" in done.stderr
-    assert artifacts(run.root / "again") == before
-
     status = json.loads(run("status", "again", "--json").stdout)
     assert "003/consensus" in status["starting_points"]
     assert "001/evaluate" not in status["starting_points"]
@@ -163,6 +157,29 @@ def test_going_back_does_the_stages_again_and_is_recorded(run, parent, fork):
         assert artifacts(run.root / "probe") == {**artifacts(run.root / "probe"), **before}
         run("remove", "probe", "--yes")
     run("remove", "again", "--yes", "--force")  # by its id it is the past of the fork, too
+
+
+def test_a_pruned_checkpoint_is_made_again(run, parent, fork):
+    weights = parent.file(StageKey(1, "update"), "checkpoint/model.safetensors")
+    assert not weights.exists()
+    done = run(
+        "fork", "smoke", "earlier", "--at=2/update", "--set=rl.learning_rate=1e-3", "--set=retention.keep_last=9"
+    )
+    assert "002/update needs pruned checkpoints: those of iteration 1 are made again" in done.stderr
+    paths = RunPaths(run.root, "earlier")
+    run("verify", "earlier")
+    assert paths.file(StageKey(1, "update"), "checkpoint/model.safetensors").exists()
+    assert not weights.exists()
+    mine, theirs = artifacts(paths.folder), artifacts(parent.folder)
+    name = "checkpoint/model.safetensors"
+    assert mine[f"iterations/002/update/{name}"] != theirs[f"iterations/002/update/{name}"]
+    run("fork", "smoke", "repeated", "--at=2/update")
+    again = artifacts(run.root / "repeated")
+    assert {key: again[key] for key in theirs if not key.endswith("pruned.json")} == {
+        key: theirs[key] for key in theirs if not key.endswith("pruned.json")
+    }
+    for name in ("earlier", "repeated"):
+        run("remove", name, "--yes")
 
 
 def test_verify_names_all_that_is_damaged(run, parent):
