@@ -108,7 +108,7 @@ def train(
         stop = stop_now(ctx) if pending else None
         if stop is not None:
             pending = []
-        elif pending and len(ctx.run_file.attempts) > 1:
+        elif pending and (len(ctx.run_file.attempts) > 1 or len(pending) < len(keys)):
             reporter.message(
                 f"resuming at {pending[0]}: {len(keys) - len(pending)} of {len(keys)} stages are committed"
             )

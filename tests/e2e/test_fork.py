@@ -137,26 +137,27 @@ def test_what_cannot_be_forked(run, parent, fork, arguments, message):
 
 
 def test_going_back_does_the_stages_again_and_is_recorded(run, parent, fork):
-    shutil.copytree(parent.folder, run.root / "again")
-    before = artifacts(run.root / "again")
-    done = run("resume", "again", "--from=3/consensus", "--set=tracking.enabled=false")
+    again = run.root / "again" / "smoke"
+    shutil.copytree(parent.folder, again)
+    before = artifacts(again)
+    done = run("resume", str(again), "--from=3/consensus", "--set=tracking.enabled=false")
     assert "going back: 003/consensus and what follows are done again" in done.stderr
     assert "resuming at 003/consensus" in done.stderr
-    assert artifacts(run.root / "again") == before
-    old, new = manifests(parent.folder), manifests(run.root / "again")
+    assert artifacts(again) == before
+    old, new = manifests(parent.folder), manifests(again)
     redone = {f"iterations/003/{stage}" for stage in ("consensus", "update", "evaluate")}
     assert {name for name in old if old[name] != new[name]} == redone
-    file = RunFile.read(RunPaths(run.root, "again"))
+    file = RunFile.read(RunPaths(again.parent, "smoke"))
     assert [(item.first_stage, item.why) for item in file.redone] == [("003/consensus", "asked for")]
 
-    status = json.loads(run("status", "again", "--json").stdout)
+    status = json.loads(run("status", str(again), "--json").stdout)
     assert "003/consensus" in status["starting_points"]
     assert "001/evaluate" not in status["starting_points"]
     for point in status["starting_points"][:1] + status["starting_points"][-2:]:
-        run("fork", "again", "probe", f"--at={point}", "--set=tracking.enabled=false")
-        assert artifacts(run.root / "probe") == {**artifacts(run.root / "probe"), **before}
-        run("remove", "probe", "--yes")
-    run("remove", "again", "--yes", "--force")  # by its id it is the past of the fork, too
+        run("fork", str(again), "probe", f"--at={point}", "--set=tracking.enabled=false")
+        assert artifacts(again.parent / "probe") == {**artifacts(again.parent / "probe"), **before}
+        run("remove", str(again.parent / "probe"), "--yes")
+    run("remove", str(again), "--yes")
 
 
 def test_a_pruned_checkpoint_is_made_again(run, parent, fork):
