@@ -94,13 +94,16 @@ class Scene:
         """Start the servers, and make the run that all others are compared with."""
         self.prefect.start()
         self.mlflow.start()
-        self.clear()
-        begin = time.monotonic()
-        code, text = self.finish(self.start({}))
-        if code:
-            raise SystemExit(f"the uninterrupted run failed with {code}\n{text}")
-        self.seconds = time.monotonic() - begin
-        self.reference = self.files()
+        for _ in range(2):  # the first one finds the servers cold
+            self.clear()
+            begin = time.monotonic()
+            code, text = self.finish(self.start({}))
+            if code:
+                raise SystemExit(f"the uninterrupted run failed with {code}\n{text}")
+            self.seconds = time.monotonic() - begin
+            if self.reference and self.files() != self.reference:
+                raise SystemExit("two uninterrupted runs differ")
+            self.reference = self.files()
 
     def end(self) -> None:
         """End the servers."""
