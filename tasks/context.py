@@ -13,7 +13,7 @@ from knowrl_core.guards import DECISION, Decision, parent_of, read_decision
 from knowrl_core.prompts import Template
 from knowrl_core.storage.layout import EVALUATE, UPDATE, RunPaths, StageKey
 from knowrl_core.storage.manifest import FileRef, Manifest
-from knowrl_core.storage.retention import CHECKPOINT
+from knowrl_core.storage.retention import CHECKPOINT, has_checkpoint
 from knowrl_core.storage.run_file import RunFile
 from knowrl_core.storage.schemas import Record
 from knowrl_core.storage.tables import REPAIR_HINT, read_table
@@ -115,7 +115,7 @@ class RunContext:
         if iteration == 0:
             return self.inputs.model.path
         folder = self.paths.file(StageKey(iteration, UPDATE), CHECKPOINT)
-        if not folder.exists():
+        if not has_checkpoint(self.paths, iteration):
             raise ArtifactError(f"{folder}: the checkpoint was pruned, expected one to go on from", hint=REPAIR_HINT)
         return folder
 

@@ -70,7 +70,7 @@ def fork_run(old: RunPaths, at: StageKey, config: Config, pins: dict[str, str]) 
         work.folder.rename(new.folder)
     except OSError as error:
         raise StageError(
-            f"cannot fork {old.folder} to {new.folder}: {error.strerror or error}: {error.filename}",
+            f"cannot fork {old.folder} to {new.folder}: {error}",
             hint="Make room, or try again if that run is pruning its checkpoints just now.",
         ) from error
     finally:

@@ -9,7 +9,7 @@ from knowrl_core.errors import OtherVersionError
 from knowrl_core.guards import parent_of
 from knowrl_core.storage.layout import MAX_ITERATIONS, STAGES, UPDATE, RunPaths, StageKey, stage_keys
 from knowrl_core.storage.lock import RunLock
-from knowrl_core.storage.retention import CHECKPOINT
+from knowrl_core.storage.retention import has_checkpoint
 from knowrl_core.storage.run_file import RunFile, now
 from knowrl_core.storage.seen import SeenFiles
 from knowrl_core.storage.verify import History, verify_run
@@ -158,7 +158,7 @@ def _repair(
     """
     damaged = keys[len(history.committed)]
     start, needed = damaged, policy_needed(paths, damaged)
-    while needed > 0 and not paths.file(StageKey(needed, UPDATE), CHECKPOINT).exists():
+    while needed > 0 and not has_checkpoint(paths, needed):
         start = StageKey(needed, UPDATE)
         needed = parent_of(paths, needed)
     reason = history.problem.message if history.problem else "asked for"

@@ -13,7 +13,7 @@ from knowrl_core.guards import parent_of
 from knowrl_core.storage.commit import StageWriter, share
 from knowrl_core.storage.files import fsync_folder, fsync_tree, sha256_file
 from knowrl_core.storage.layout import UPDATE, RunPaths, StageKey
-from knowrl_core.storage.retention import CHECKPOINT, PRUNED, prune
+from knowrl_core.storage.retention import CHECKPOINT, PRUNED, has_checkpoint, prune
 from tasks.context import RunContext
 from tasks.stage import Stage
 from tasks.starting import policy_needed
@@ -25,7 +25,7 @@ def missing_policies(paths: RunPaths, key: StageKey) -> list[int]:
     """The iterations whose pruned checkpoints have to be made again for a stage, in the order in which that goes."""
     missing: list[int] = []
     needed = policy_needed(paths, key)
-    while needed > 0 and not paths.file(StageKey(needed, UPDATE), CHECKPOINT).exists():
+    while needed > 0 and not has_checkpoint(paths, needed):
         missing.insert(0, needed)
         needed = parent_of(paths, needed)
     return missing
@@ -77,6 +77,7 @@ def _restore(ctx: RunContext, key: StageKey) -> None:
                 f"or do the update and what follows anew with --from {key}.",
             )
         fsync_tree(writer.folder)
+        shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)  # what a prune that was cut short left
         (writer.folder / CHECKPOINT).rename(folder / CHECKPOINT)
         (folder / PRUNED).unlink(missing_ok=True)
         fsync_folder(folder)

@@ -6,7 +6,7 @@ from knowrl_core.guards import active, best_point, last_evaluated
 from knowrl_core.report import probe_scores
 from knowrl_core.storage.layout import UPDATE
 from knowrl_core.storage.manifest import Manifest
-from knowrl_core.storage.retention import CHECKPOINT, checkpoints_to_keep, prune
+from knowrl_core.storage.retention import CHECKPOINT, checkpoints_to_keep, has_checkpoint, prune
 from tasks.context import RunContext
 
 
@@ -24,11 +24,11 @@ def apply_retention(ctx: RunContext, *, coming: int | None = None) -> None:
         if key.stage == UPDATE and ctx.paths.file(key, CHECKPOINT).exists()
     }
     scores = probe_scores(ctx.history)
-    counted = set(updates)
+    counted = {iteration for iteration in updates if has_checkpoint(ctx.paths, iteration)}  # not half-pruned ones
     if coming is not None:
         counted.add(coming)
     keep = checkpoints_to_keep(
-        ctx.config.retention, {iteration: scores.get(iteration) for iteration in counted}, needed=_needed(ctx, updates)
+        ctx.config.retention, {iteration: scores.get(iteration) for iteration in counted}, needed=_needed(ctx, counted)
     )
     pruned = prune(ctx.paths, updates, keep)
     if pruned:

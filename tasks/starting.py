@@ -3,8 +3,8 @@
 from knowrl_core.config import Config
 from knowrl_core.errors import InputError
 from knowrl_core.guards import parent_of
-from knowrl_core.storage.layout import EVALUATE, UPDATE, RunPaths, StageKey, stage_keys
-from knowrl_core.storage.retention import CHECKPOINT
+from knowrl_core.storage.layout import EVALUATE, RunPaths, StageKey, stage_keys
+from knowrl_core.storage.retention import has_checkpoint
 from knowrl_core.storage.verify import committed_manifests
 
 
@@ -21,7 +21,7 @@ def policy_needed(paths: RunPaths, key: StageKey) -> int:
 def has_policy(paths: RunPaths, key: StageKey) -> bool:
     """Whether the checkpoint that a stage starts from is there, and not pruned."""
     needed = policy_needed(paths, key)
-    return needed == 0 or paths.file(StageKey(needed, UPDATE), CHECKPOINT).exists()
+    return needed == 0 or has_checkpoint(paths, needed)
 
 
 def starting_points(paths: RunPaths, keys: tuple[StageKey, ...]) -> list[StageKey]:

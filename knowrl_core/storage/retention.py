@@ -41,6 +41,12 @@ def pruned_files(folder: Path) -> frozenset[str]:
         raise ArtifactError(f"{path}: cannot be read: {error}") from error
 
 
+def has_checkpoint(paths: RunPaths, iteration: int) -> bool:
+    """Whether an iteration's checkpoint is there as a whole: a process may have died while it pruned it."""
+    folder = paths.stage(StageKey(iteration, UPDATE))
+    return (folder / CHECKPOINT).exists() and not (folder / PRUNED).exists()
+
+
 def checkpoints_to_keep(
     config: RetentionConfig, scores: Mapping[int, float | None], *, needed: Collection[int] = ()
 ) -> set[int]:

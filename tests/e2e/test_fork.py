@@ -153,10 +153,9 @@ def test_going_back_does_the_stages_again_and_is_recorded(run, parent, fork):
     status = json.loads(run("status", str(again), "--json").stdout)
     assert "003/consensus" in status["starting_points"]
     assert "001/evaluate" not in status["starting_points"]
-    for point in status["starting_points"][:1] + status["starting_points"][-2:]:
-        run("fork", str(again), "probe", f"--at={point}", "--set=tracking.enabled=false")
-        assert artifacts(again.parent / "probe") == {**artifacts(again.parent / "probe"), **before}
-        run("remove", str(again.parent / "probe"), "--yes")
+    run("fork", str(again), "probe", f"--at={status['starting_points'][-3]}", "--set=tracking.enabled=false")
+    assert artifacts(again.parent / "probe") == before
+    run("remove", str(again.parent / "probe"), "--yes")
     run("remove", str(again), "--yes")
 
 

@@ -7,10 +7,12 @@ import pytest
 from knowrl_core.config import RetentionConfig, load_config
 from knowrl_core.guards import parent_of
 from knowrl_core.storage.layout import EVALUATE, GENERATE, UPDATE, StageKey
+from knowrl_core.storage.retention import has_checkpoint
 from knowrl_core.storage.run_file import RunFile
 from knowrl_core.storage.verify import verify_run
 from tasks.open_run import _remove, _repair
 from tasks.progress import SilentReporter
+from tasks.restore import missing_policies
 from tasks.retention import apply_retention
 from tests.unit.knowrl_core.guards.runs import Run
 
@@ -99,6 +101,19 @@ def test_a_coming_checkpoint_counts_already(run):
         run.iteration(number, truth)
         apply_retention(run.context(two))
     assert kept(run) == [1, 3, 4]
+
+
+def test_a_prune_that_was_cut_short_is_finished(run):
+    for number, truth in enumerate((0.5, 0.9, 0.7, 0.6)):
+        run.iteration(number, truth)
+    folder = run.paths.stage(StageKey(1, UPDATE))
+    (folder / "pruned.json").write_text('{"files": ["iterations/001/update/checkpoint/model.safetensors"]}')
+    assert not has_checkpoint(run.paths, 1)
+    assert missing_policies(run.paths, StageKey(2, GENERATE)) == [1]
+    apply_retention(run.context(RetentionConfig(keep_last=2, keep_best=True)))
+    assert not (folder / "checkpoint").exists()
+    assert kept(run) == [2, 3]
+    assert missing_policies(run.paths, StageKey(2, EVALUATE)) == []
 
 
 def test_going_back_never_leaves_a_hole(run, monkeypatch):
