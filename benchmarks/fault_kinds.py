@@ -7,7 +7,9 @@ import signal
 import subprocess
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -24,7 +26,7 @@ class UnavailableError(Exception):
     """This machine cannot play the fault."""
 
 
-class Fault:
+class Fault(ABC):
     """One fault of one round. It draws what it hits from the round's own random numbers."""
 
     damages = False
@@ -39,16 +41,16 @@ class Fault:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
+    def __exit__(  # noqa: B027 - most leave nothing to be undone
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         pass
 
+    @abstractmethod
     def strike(self, process: Process) -> None:
         """Let it happen."""
-        raise NotImplementedError
 
-    def heal(self) -> None:
+    def heal(self) -> None:  # noqa: B027 - most leave nothing to be healed
         """Put the machine right again; what the run itself lost stays lost."""
 
     def victim(self, process: Process) -> psutil.Process | None:
@@ -146,7 +148,6 @@ class ReadOnly(Fault):
             if shutil.which("setpriv") is None:
                 raise UnavailableError("setpriv is not there, and modes do not stop root")
             self.prefix = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--")
-        self._closed: list[Path] = []
 
     def strike(self, process: Process) -> None:  # noqa: ARG002
         """Take the right to write from all of its folders."""
@@ -154,18 +155,12 @@ class ReadOnly(Fault):
         folders = [run, *(path for path in run.rglob("*") if path.is_dir())] if run.exists() else [self.scene.root]
         self.detail = f"{len(folders)} folders"
         for folder in folders:
-            try:
+            with suppress(FileNotFoundError):  # a stage was committed meanwhile
                 folder.chmod(0o555)
-                self._closed.append(folder)
-            except FileNotFoundError:  # a stage was committed meanwhile
-                continue
 
     def heal(self) -> None:
         """Give it back."""
-        for folder in self._closed:
-            if folder.exists():
-                folder.chmod(0o755)
-        for folder in self.scene.root.rglob("*"):
+        for folder in (self.scene.root, *self.scene.root.rglob("*")):
             if folder.is_dir():
                 folder.chmod(0o755)
 
@@ -190,16 +185,12 @@ class Damage(Fault):
             self.detail = "nothing is committed yet"
             return
         path = self.rng.choice(files)
-        self.detail = f"{self.how()} {path.relative_to(self.scene.root / RUN / 'iterations')}"
+        self.detail = f"{type(self).__name__.lower()} {path.relative_to(self.scene.root / RUN / 'iterations')}"
         self.spoil(path)
 
-    def how(self) -> str:
-        """What is done to the file."""
-        return type(self).__name__.lower()
-
+    @abstractmethod
     def spoil(self, path: Path) -> None:
         """Alter the file."""
-        raise NotImplementedError
 
 
 class BitFlip(Damage):

@@ -3,75 +3,18 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import httpx
 import psutil
 
 from tests.e2e.helpers import KNOWRL, TINY, artifacts, belonging, environment_of, manifests
+from tests.e2e.servers import Server
 
 RUN = "smoke"
 TMPFS_MB = 64
-_START = 180.0
-
-
-class Server:
-    """A server on a free port of 127.0.0.1, which can be killed and started again on the same one."""
-
-    def __init__(self, folder: Path, kind: str) -> None:
-        with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
-            self.port = int(found.getsockname()[1])
-        self._folder, self._kind = folder, kind
-        self._process: subprocess.Popen[bytes] | None = None
-        folder.mkdir(parents=True, exist_ok=True)
-
-    @property
-    def url(self) -> str:
-        """Its address; of Prefect's API where it is Prefect's."""
-        base = f"http://127.0.0.1:{self.port}"
-        return f"{base}/api" if self._kind == "prefect" else base
-
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
-        listen = ["--host", "127.0.0.1", "--port", str(self.port)]
-        if self._kind == "prefect":
-            command, health = ["prefect", "server", "start", *listen], f"{self.url}/health"
-        else:
-            store = f"sqlite:///{self._folder / 'mlflow.db'}"
-            files = ["--artifacts-destination", str(self._folder / "files")]
-            command = ["mlflow", "server", "--backend-store-uri", store, *files, "--workers", "1", *listen]
-            health = f"{self.url}/health"
-        with (self._folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", *command],
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                env=environment_of(self._folder, PREFECT_SERVER_ANALYTICS_ENABLED="false"),
-            )
-        deadline = time.monotonic() + _START
-        while True:
-            try:
-                if httpx.get(health, timeout=5).status_code == httpx.codes.OK:
-                    return
-            except httpx.HTTPError:
-                pass
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"the {self._kind} server does not start: see {self._folder / 'server.log'}")
-            time.sleep(0.2)
-
-    def kill(self) -> None:
-        """SIGKILL it and what it started."""
-        if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
 
 
 class Scene:
@@ -84,7 +27,7 @@ class Scene:
 
     def __init__(self, folder: Path, iterations: int) -> None:
         self.folder, self.iterations = folder, iterations
-        self.prefect, self.mlflow = Server(folder / "prefect", "prefect"), Server(folder / "mlflow", "mlflow")
+        self.prefect, self.mlflow = Server("prefect", folder / "prefect"), Server("mlflow", folder / "mlflow")
         self.root = folder / "root"
         self.reference: dict[str, str] = {}
         self.seconds = 0.0

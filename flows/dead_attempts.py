@@ -15,15 +15,16 @@ def mark_crashed(ctx: RunContext) -> None:
     Who holds the run's lock knows that they are dead. Prefect would find out only through heartbeats, and till then
     count them against a concurrency limit. A failure is a warning: nothing of the run depends on it.
     """
-    own = ctx.run_file.attempts[-1].prefect_flow_run
-    dead = {a.prefect_flow_run for a in ctx.run_file.attempts if a.outcome == "killed" and a.prefect_flow_run} - {own}
+    own = ctx.run_file.attempts[-1].prefect_flow_run  # a flow run that is tried again is alive
+    killed = (attempt.prefect_flow_run for attempt in ctx.run_file.attempts if attempt.outcome == "killed")
+    dead = sorted({UUID(name) for name in killed if name and name != own})
     if not dead:
         return
     try:
         with get_client(sync_client=True) as client:
-            for name in sorted(filter(None, dead)):
+            for number in dead:
                 try:
-                    found = client.read_flow_run(UUID(name))
+                    found = client.read_flow_run(number)
                 except ObjectNotFound:
                     continue
                 if found.state is not None and found.state.is_running():

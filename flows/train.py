@@ -25,7 +25,7 @@ from knowrl_core.config import (
 )
 from knowrl_core.errors import KnowrlError, StageError
 from knowrl_core.guards import Stop
-from knowrl_core.storage.layout import CLASSIFY, CONSENSUS, EVALUATE, GENERATE, UPDATE, RunPaths, StageKey, stage_keys
+from knowrl_core.storage.layout import CLASSIFY, CONSENSUS, EVALUATE, GENERATE, UPDATE, RunPaths, StageKey
 from knowrl_core.storage.run_file import RunFile
 from tasks.classify import classify
 from tasks.consensus import consensus
@@ -38,6 +38,7 @@ from tasks.prepare import root_folder
 from tasks.progress import current_reporter
 from tasks.restore import restore_policy
 from tasks.retention import apply_retention
+from tasks.starting import keys_of
 from tasks.update import update
 from tasks.warmup import warmup
 
@@ -103,7 +104,7 @@ def train(
     reporter = current_reporter()
     with open_run(resolved, reporter, repair=repair, start=start, flow_run=flow_run_id) as ctx:
         mark_crashed(ctx)
-        keys = list(stage_keys(resolved.run.iterations, warmup=resolved.warmup.epochs > 0))
+        keys = keys_of(resolved)
         pending = [key for key in keys if key not in ctx.history]
         stop = stop_now(ctx) if pending else None
         if stop is not None:

@@ -155,9 +155,10 @@ class RunContext:
             spec: The policy to load, such as :meth:`engine_spec` gives.
         """
         identity = {
-            "policy": spec.policy,
+            **spec.engine.arithmetic(),
+            "token_budget": spec.engine.token_budget,  # batches, too: the last bit counts here
             "device": spec.device,
-            **spec.engine.model_dump(mode="json", include={"kind", "dtype", "threads", "token_budget", "compile"}),
+            "policy": spec.policy,
         }
         return KeptEngine(
             self.worker.engine(spec),

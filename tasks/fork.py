@@ -12,12 +12,9 @@ from pathlib import Path
 from knowrl_core.config import Config
 from knowrl_core.errors import ArtifactError, InputError, StageError
 from knowrl_core.storage.files import fsync_tree
-from knowrl_core.storage.layout import GENERATE, UPDATE, RunPaths, StageKey
+from knowrl_core.storage.layout import RunPaths, StageKey
 from knowrl_core.storage.run_file import ForkedFrom, RunFile
 from tasks.starting import check_start, keys_of
-
-_FIRST = (StageKey(1, GENERATE), StageKey(1, UPDATE))
-"""What iteration 1 begins with, without and with a warm-up."""
 
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK}
 """What file systems say that have no hard links, or no further one."""
@@ -45,18 +42,15 @@ def fork_run(old: RunPaths, at: StageKey, config: Config, pins: dict[str, str]) 
     past, new = RunFile.read(old), RunPaths(old.root, config.run.name)
     if new.folder.exists():
         raise InputError(f"{new.folder} exists, expected a new name", hint="Choose another name for the fork.")
-    past.check_pins(config, pins, name=False)
-    past.check_warmup(config, begun=at.place > (1, 0) and any(old.stage(key).exists() for key in _FIRST))
-    keys = keys_of(config)
-    check_start(old, keys, at)
-    shared = keys[: keys.index(at)]
-    first = 2 if config.warmup.epochs else 1
-    past.check_adapters(config, begun=any(key.stage == UPDATE and key.iteration >= first for key in shared))
-    file = RunFile.create(config, pins)
+    file = RunFile.create(config, past.pins)
     file.forked_from = ForkedFrom(run=past.name, run_id=past.run_id, at=str(at))
     file.changes = [change for change in past.changes if change.applies_before(at)]
     file.config = past.config_at(at)
     file.config["run"]["name"] = config.run.name  # no change worth a record
+    file.check_past(config, pins, lambda key: key.place < at.place and old.stage(key).exists())
+    keys = keys_of(config)
+    check_start(old, keys, at)
+    shared = keys[: keys.index(at)]
     file.record_changes(config, str(at))
     work = RunPaths(old.root, f".{config.run.name}.fork")
     shutil.rmtree(work.folder, ignore_errors=True)  # what a killed fork left

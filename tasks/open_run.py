@@ -6,20 +6,18 @@ from contextlib import contextmanager
 
 from knowrl_core.config import Config
 from knowrl_core.errors import OtherVersionError
-from knowrl_core.guards import parent_of
-from knowrl_core.storage.layout import MAX_ITERATIONS, STAGES, UPDATE, RunPaths, StageKey, stage_keys
+from knowrl_core.storage.layout import MAX_ITERATIONS, UPDATE, RunPaths, StageKey, stage_keys
 from knowrl_core.storage.lock import RunLock
-from knowrl_core.storage.retention import has_checkpoint
 from knowrl_core.storage.run_file import RunFile, now
 from knowrl_core.storage.seen import SeenFiles
 from knowrl_core.storage.verify import History, verify_run
 from knowrl_core.worker import WorkerPool
 from knowrl_core.worker.process import signals_held
 from tasks.context import RunContext
-from tasks.prepare import Inputs, check_folder, prepare, root_folder
+from tasks.prepare import check_folder, prepare, root_folder
 from tasks.progress import Reporter
 from tasks.retention import apply_retention
-from tasks.starting import check_start, keys_of, policy_needed
+from tasks.starting import check_start, keys_of, missing_policies
 from tasks.tracking import Tracker
 
 
@@ -52,25 +50,24 @@ def open_run(
     paths = RunPaths(root_folder(config), config.run.name)
     check_folder(paths)
     worker = WorkerPool.of(config, paths.logs / "worker.log")
-    created = not paths.folder.exists()
     paths.folder.mkdir(parents=True, exist_ok=True)
     with RunLock(paths.lock_file):
         run_file = RunFile.create(config, inputs.pins) if not paths.run_file.exists() else RunFile.read(paths)
-        _check_past(run_file, config, inputs, paths)
-        if created or not paths.run_file.exists():
+        run_file.check_past(config, inputs.pins, lambda key: paths.stage(key).exists())
+        if not paths.run_file.exists():
             run_file.write(paths)
-        warmup = config.warmup.epochs > 0
         keys = keys_of(config)
         history = _history(paths, keys, run_file, reporter, repair=repair)
         if start is not None and not run_file.went_back(flow_run):
-            back = _go_back(paths, keys, start, run_file, flow_run)
-            if back is not None:
+            check_start(paths, keys, start)
+            if start in history.committed:
                 reporter.message(f"going back: {start} and what follows are done again")
-                history = back
+                run_file.note_redone(str(start), "asked for", flow_run)
+                history = _remove(paths, keys, history, start, run_file)
         for key in history.committed:  # a process may have died between the commit and this
             shutil.rmtree(paths.kept(key), ignore_errors=True)
             shutil.rmtree(paths.partial(key), ignore_errors=True)
-        first = str(history.next_key or _beyond(paths, warmup=warmup))
+        first = str(history.next_key or _beyond(paths, warmup=config.warmup.epochs > 0))
         if history.next_key is not None:
             worker.start()  # it loads its libraries while Prefect and MLflow get ready
         for change in run_file.record_changes(config, first):
@@ -106,15 +103,6 @@ def open_run(
                 worker.close()
                 _write_outcome(run_file, paths, reporter)
             tracker.close(outcome)
-
-
-def _check_past(run_file: RunFile, config: Config, inputs: Inputs, paths: RunPaths) -> None:
-    """Refuse a config that contradicts what is committed."""
-    run_file.check_pins(config, inputs.pins)
-    run_file.check_warmup(config, begun=any(paths.stage(StageKey(1, stage)).exists() for stage in STAGES))
-    first = 2 if config.warmup.epochs else 1  # the loop does not go on with a warm-up's optimizer state
-    updates = (paths.stage(StageKey(i, UPDATE)) for i in range(first, config.run.iterations + 1))
-    run_file.check_adapters(config, begun=any(folder.exists() for folder in updates))
 
 
 def _write_outcome(run_file: RunFile, paths: RunPaths, reporter: Reporter) -> None:
@@ -157,34 +145,30 @@ def _repair(
     its own policy, are done again as well.
     """
     damaged = keys[len(history.committed)]
-    start, needed = damaged, policy_needed(paths, damaged)
-    while needed > 0 and not has_checkpoint(paths, needed):
-        start = StageKey(needed, UPDATE)
-        needed = parent_of(paths, needed)
+    missing = missing_policies(paths, damaged)
+    start = StageKey(missing[0], UPDATE) if missing else damaged
     reason = history.problem.message if history.problem else "asked for"
     why = "" if start == damaged else f" (the checkpoints before {damaged} were pruned)"
     reporter.warning(f"repair: {reason}; {start} and what follows are done again{why}")
     run_file.note_redone(str(start), reason)
-    return _remove(paths, keys, start, run_file)
+    return _remove(paths, keys, history, start, run_file)
 
 
-def _go_back(
-    paths: RunPaths, keys: tuple[StageKey, ...], start: StageKey, run_file: RunFile, flow_run: str | None
-) -> History | None:
-    """Remove a stage that was asked for and all that follow; None if nothing of them is committed.
+def _remove(
+    paths: RunPaths, keys: tuple[StageKey, ...], history: History, start: StageKey, run_file: RunFile
+) -> History:
+    """Remove a stage and all that follow. A process that dies meanwhile leaves a run that only ends earlier.
 
-    Raises:
-        InputError: The run cannot start there.
+    Args:
+        paths: The run.
+        keys: Its stages.
+        history: What stands; all before ``start`` does.
+        start: The first stage that is removed.
+        run_file: Its record, which is written.
+
+    Returns:
+        What stands then.
     """
-    check_start(paths, keys, start)
-    if not paths.stage(start).exists():
-        return None
-    run_file.note_redone(str(start), "asked for", flow_run)
-    return _remove(paths, keys, start, run_file)
-
-
-def _remove(paths: RunPaths, keys: tuple[StageKey, ...], start: StageKey, run_file: RunFile) -> History:
-    """Remove a stage and all that follow. A process that dies meanwhile leaves a run that only ends earlier."""
     for key in reversed(keys[keys.index(start) :]):
         folder = paths.stage(key)
         shutil.rmtree(paths.kept(key), ignore_errors=True)
@@ -194,7 +178,4 @@ def _remove(paths: RunPaths, keys: tuple[StageKey, ...], start: StageKey, run_fi
             folder.rename(gone)
             shutil.rmtree(gone, ignore_errors=True)
     run_file.write(paths)  # not before: a flow run that is tried again would think that it had gone back
-    again = verify_run(paths, keys)
-    if again.problem:
-        raise again.problem
-    return again
+    return History({key: history.committed[key] for key in keys[: keys.index(start)]}, start, None)

@@ -9,26 +9,15 @@ import shutil
 
 from knowrl_core.config import build_config
 from knowrl_core.errors import StageError
-from knowrl_core.guards import parent_of
-from knowrl_core.storage.commit import StageWriter, share
-from knowrl_core.storage.files import fsync_folder, fsync_tree, sha256_file
-from knowrl_core.storage.layout import UPDATE, RunPaths, StageKey
-from knowrl_core.storage.retention import CHECKPOINT, PRUNED, has_checkpoint, prune
+from knowrl_core.storage.commit import StageWriter
+from knowrl_core.storage.files import fsync_folder, fsync_tree
+from knowrl_core.storage.layout import UPDATE, StageKey
+from knowrl_core.storage.retention import CHECKPOINT, PRUNED, prune
 from tasks.context import RunContext
 from tasks.stage import Stage
-from tasks.starting import policy_needed
+from tasks.starting import missing_policies
 from tasks.update import STAGE as UPDATE_STAGE
 from tasks.warmup import STAGE as WARMUP_STAGE
-
-
-def missing_policies(paths: RunPaths, key: StageKey) -> list[int]:
-    """The iterations whose pruned checkpoints have to be made again for a stage, in the order in which that goes."""
-    missing: list[int] = []
-    needed = policy_needed(paths, key)
-    while needed > 0 and not has_checkpoint(paths, needed):
-        missing.insert(0, needed)
-        needed = parent_of(paths, needed)
-    return missing
 
 
 def restore_policy(ctx: RunContext, key: StageKey) -> None:
@@ -53,21 +42,15 @@ def _restore(ctx: RunContext, key: StageKey) -> None:
     stage: Stage = WARMUP_STAGE if ctx.is_warmup(key.iteration) else UPDATE_STAGE
     then = copy.copy(ctx)
     then.config = build_config(ctx.run_file.config_at(key), source=f"the config of {key}")
-    manifest = ctx.history[key]
     writer = StageWriter(
         ctx.paths, key, seed=ctx.seed, config=stage.config(then.config), inputs=stage.inputs(then, key)
     )
     try:
         stage.body(then, key, writer)
-        share(writer.folder)
         folder = ctx.paths.stage(key)
-        made = {
-            ctx.paths.relative(folder / path.relative_to(writer.folder)): sha256_file(path)
-            for path in (writer.folder / CHECKPOINT).rglob("*")
-            if path.is_file()
-        }
         prefix = ctx.paths.relative(folder / CHECKPOINT) + "/"
-        expected = {ref.path: ref.sha256 for ref in manifest.outputs if ref.path.startswith(prefix)}
+        made = {ref.path: ref.sha256 for ref in writer.outputs() if ref.path.startswith(prefix)}
+        expected = {ref.path: ref.sha256 for ref in ctx.checkpoint_refs(key.iteration)}
         if made != expected:
             wrong = sorted(name for name in made.keys() | expected.keys() if made.get(name) != expected.get(name))
             raise StageError(

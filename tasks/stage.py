@@ -132,10 +132,7 @@ def _explain(error: Exception, key: StageKey) -> KnowrlError:
 
 def engine_slice(config: Config) -> dict[str, Any]:
     """The part of the engine's config that its results depend on (batch sizes do not count)."""
-    return {
-        **config.engine.model_dump(mode="json", include={"kind", "dtype", "threads", "compile"}),
-        "device": config.model.device,
-    }
+    return {**config.engine.arithmetic(), "device": config.model.device}
 
 
 def verdict_slice(config: Config) -> dict[str, Any]:

@@ -13,15 +13,19 @@ def keys_of(config: Config) -> tuple[StageKey, ...]:
     return tuple(stage_keys(config.run.iterations, warmup=config.warmup.epochs > 0))
 
 
-def policy_needed(paths: RunPaths, key: StageKey) -> int:
+def _policy_needed(paths: RunPaths, key: StageKey) -> int:
     """The iteration whose checkpoint a stage starts from; 0 for the initial model."""
     return key.iteration if key.stage == EVALUATE else parent_of(paths, key.iteration)
 
 
-def has_policy(paths: RunPaths, key: StageKey) -> bool:
-    """Whether the checkpoint that a stage starts from is there, and not pruned."""
-    needed = policy_needed(paths, key)
-    return needed == 0 or has_checkpoint(paths, needed)
+def missing_policies(paths: RunPaths, key: StageKey) -> list[int]:
+    """The iterations whose pruned checkpoints have to be made again for a stage, in the order in which that goes."""
+    missing: list[int] = []
+    needed = _policy_needed(paths, key)
+    while needed > 0 and not has_checkpoint(paths, needed):
+        missing.insert(0, needed)
+        needed = parent_of(paths, needed)
+    return missing
 
 
 def starting_points(paths: RunPaths, keys: tuple[StageKey, ...]) -> list[StageKey]:
@@ -37,7 +41,7 @@ def starting_points(paths: RunPaths, keys: tuple[StageKey, ...]) -> list[StageKe
         ArtifactError: A manifest is broken.
     """
     committed = committed_manifests(paths, keys)
-    return [key for key in keys[: len(committed) + 1] if has_policy(paths, key)]
+    return [key for key in keys[: len(committed) + 1] if not missing_policies(paths, key)]
 
 
 def check_start(paths: RunPaths, keys: tuple[StageKey, ...], at: StageKey) -> None:

@@ -5,11 +5,10 @@ from typing import Annotated
 import typer
 
 from flows.cli.console import err, printable
-from flows.cli.options import RunArgument, SetOption, locate, resume_command
+from flows.cli.options import RunArgument, SetOption, locate, resume_command, stored_config
 from flows.cli.run import go
-from knowrl_core.config import anchored, build_config
+from knowrl_core.config import anchored
 from knowrl_core.storage.layout import RunPaths, StageKey
-from knowrl_core.storage.run_file import RunFile
 
 
 def fork(
@@ -24,11 +23,7 @@ def fork(
     """Start a run from any point of another one, sharing its past without a copy."""
     point = StageKey.parse(at)
     paths = locate(old, set_)
-    data = RunFile.read(paths).config_at(point)
-    data["run"] |= {"root": str(paths.root)}
-    others = [item for item in set_ or [] if not item.startswith("run.root=")]
-    source = f"the config of run {paths.name!r} at {point}"
-    config = anchored(build_config(data, [*others, f"run.name={new}"], source=source))
+    config = anchored(stored_config(paths, [*(set_ or []), f"run.name={new}"], at=point))
     from tasks.fork import fork_run
     from tasks.prepare import prepare
 

@@ -10,7 +10,7 @@ import typer
 
 from knowrl_core.config import DEFAULT_PROFILE, Config, build_config, load_config
 from knowrl_core.errors import InputError
-from knowrl_core.storage.layout import RunPaths
+from knowrl_core.storage.layout import RunPaths, StageKey
 from knowrl_core.storage.run_file import RunFile
 
 EXIT_INTERRUPTED = 130
@@ -45,9 +45,16 @@ def locate(run: str, overrides: list[str] | None, config: str = DEFAULT_PROFILE)
     return RunPaths(Path(found.run.root).expanduser().absolute(), found.run.name)
 
 
-def stored_config(paths: RunPaths, overrides: list[str] | None) -> Config:
-    """The config that a run was last started with, overrides on top, at the place where it was found."""
-    data = RunFile.read(paths).config
+def stored_config(paths: RunPaths, overrides: list[str] | None, at: StageKey | None = None) -> Config:
+    """The config of a run, overrides on top, at the place where it was found.
+
+    Args:
+        paths: The run.
+        overrides: ``--set``.
+        at: The stage whose config it is; None for what the run was last started with.
+    """
+    file = RunFile.read(paths)
+    data = file.config if at is None else file.config_at(at)
     # The name, too: a folder that was renamed or copied must not go on in the one that it came from.
     data["run"] |= {"root": str(paths.root), "name": paths.name}
     others = [item for item in overrides or [] if not item.startswith("run.root=")]

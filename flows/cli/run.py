@@ -24,9 +24,10 @@ from flows.cli.options import (
 from knowrl_core.config import DEFAULT_PROFILE, Config, anchored, load_config, redacted
 from knowrl_core.errors import KnowrlError, StageError
 from knowrl_core.report import best_iteration, iteration_rows
-from knowrl_core.storage.layout import RunPaths, StageKey, stage_keys
+from knowrl_core.storage.layout import RunPaths, StageKey
 from knowrl_core.storage.tables import REPAIR_HINT
 from knowrl_core.storage.verify import committed_manifests
+from tasks.starting import keys_of
 
 RepairOption = Annotated[bool, typer.Option("--repair", help="Do damaged stages, and what follows from them, again.")]
 
@@ -120,7 +121,7 @@ def go(config: Config, *, repair: bool = False, start: str | None = None) -> Non
 
 
 def _show(paths: RunPaths, config: Config, uri: str) -> None:
-    history = committed_manifests(paths, stage_keys(config.run.iterations, warmup=config.warmup.epochs > 0))
+    history = committed_manifests(paths, keys_of(config))
     out.print(iterations_table(iteration_rows(history), f"run {config.run.name}"))
     best = best_iteration(history)
     if best is not None:

@@ -14,7 +14,7 @@ from knowrl_core.config import DEFAULT_PROFILE, load_config
 from knowrl_core.errors import KnowrlError
 from knowrl_core.guards import read_firings
 from knowrl_core.report import IterationRow, best_iteration, iteration_rows
-from knowrl_core.storage.layout import RunPaths, stage_keys
+from knowrl_core.storage.layout import RunPaths
 from knowrl_core.storage.lock import is_locked
 from knowrl_core.storage.run_file import RunFile
 from knowrl_core.storage.verify import committed_manifests
@@ -69,7 +69,7 @@ def _describe_any(paths: RunPaths) -> dict[str, Any]:
 def _describe(paths: RunPaths) -> dict[str, Any]:
     run_file = RunFile.read(paths)
     iterations = int(run_file.config["run"]["iterations"])
-    keys = list(stage_keys(iterations, warmup=int(run_file.config.get("warmup", {}).get("epochs", 0)) > 0))
+    keys = run_file.stages
     history = committed_manifests(paths, keys)
     last = run_file.attempts[-1] if run_file.attempts else None
     running = is_locked(paths.lock_file)
@@ -85,7 +85,7 @@ def _describe(paths: RunPaths) -> dict[str, Any]:
         "stages_committed": len(history),
         "stages": len(keys),
         "resume": resume_command(paths),
-        "starting_points": [str(key) for key in starting_points(paths, tuple(keys))],
+        "starting_points": [str(key) for key in starting_points(paths, keys)],
         "next_stage": next((str(key) for key in keys if key not in history), None),
         "best_iteration": best_iteration(history),
         "stopped": stopped(stop, paths) if stop else None,

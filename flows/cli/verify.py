@@ -8,7 +8,6 @@ import typer
 from flows.cli.console import err, out, printable
 from flows.cli.options import JsonOption, RunArgument, SetOption, locate, resume_command
 from knowrl_core.errors import ArtifactError
-from knowrl_core.storage.layout import stage_keys
 from knowrl_core.storage.run_file import RunFile
 from knowrl_core.storage.verify import inspect_run
 
@@ -16,10 +15,9 @@ from knowrl_core.storage.verify import inspect_run
 def verify(run: RunArgument, set_: SetOption = None, json_: JsonOption = False) -> None:
     """Read all of a run and compare it with its manifests; exit code 4 if anything is damaged."""
     paths = locate(run, set_)
-    config = RunFile.read(paths).config
-    warmup = int(config.get("warmup", {}).get("epochs", 0)) > 0
+    stages = RunFile.read(paths).stages
     begin = time.monotonic()
-    found = inspect_run(paths, tuple(stage_keys(int(config["run"]["iterations"]), warmup=warmup)))
+    found = inspect_run(paths, stages)
     seconds = time.monotonic() - begin
     if json_:
         typer.echo(

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -147,6 +147,10 @@ class EngineConfig(Section):
 
     vllm: VllmConfig = VllmConfig()
     """Engine ``vllm``."""
+
+    def arithmetic(self) -> dict[str, Any]:
+        """What answers depend on beside batch sizes."""
+        return self.model_dump(mode="json", include={"kind", "dtype", "threads", "compile"})
 
     @model_validator(mode="after")
     def _one_worker_for_vllm(self) -> Self:

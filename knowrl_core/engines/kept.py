@@ -7,12 +7,11 @@ batched as it would have been, and the answers do not depend on whether a stage 
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from knowrl_core.engines.base import ChooseRequest, ChooseResult, GenerateRequest, GenerateResult, GenerationEngine
-from knowrl_core.storage.files import sha256_json
+from knowrl_core.storage.files import sha256_json, write_atomic
 
 _log: Final = logging.getLogger(__name__)
 
@@ -103,12 +102,8 @@ def _read(path: Path, form: type[_Answer], count: int) -> list[_Answer] | None:
 def _write(path: Path, answers: Sequence[GenerateResult | ChooseResult]) -> None:
     """Write a file as a whole. Without room it is left: keeping is a help, and the stage itself will say what ails."""
     content = [answer.model_dump(mode="json") for answer in answers]
-    part = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps({"sha256": sha256_json(content), "answers": content}), encoding="utf-8")
-        part.replace(path)
+        write_atomic(path, json.dumps({"sha256": sha256_json(content), "answers": content}), durable=False)
     except (OSError, ValueError) as error:  # the second for numbers that JSON has no word for
         _log.warning("%s: answers cannot be kept: %s", path, error)
-        with suppress(OSError):
-            part.unlink()

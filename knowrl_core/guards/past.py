@@ -10,7 +10,7 @@ from knowrl_core.guards.decision import DECISION, Decision
 from knowrl_core.guards.signals import ask
 from knowrl_core.storage.layout import EVALUATE, GENERATE, UPDATE, RunPaths, StageKey
 from knowrl_core.storage.manifest import Manifest
-from knowrl_core.storage.retention import CHECKPOINT
+from knowrl_core.storage.retention import has_checkpoint
 from knowrl_core.storage.schemas import GuardRecord
 from knowrl_core.storage.tables import read_table
 
@@ -76,7 +76,7 @@ def judge_iteration(
     now = point_of(iteration, metrics, warmup=warmup)
     came_from = [point.iteration for point in previous.lineage] if previous else []
     # What was pruned before a guard was told to roll back cannot be gone back to.
-    kept = {number for number in came_from if paths.file(StageKey(number, UPDATE), CHECKPOINT).exists()}
+    kept = {number for number in came_from if has_checkpoint(paths, number)}
     return firings, decide(config, previous, now, firings, available={0, iteration, *kept})
 
 

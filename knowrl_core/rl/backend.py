@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -35,12 +35,17 @@ class PolicyTrainer(Protocol):
         """The optimizer's state by parameter name."""
         ...
 
-    def trained(self) -> dict[str, Tensor] | None:
-        """The weights that are trained, by name; None where they cannot be put back in the middle of an update."""
+
+@runtime_checkable
+class Restorable(Protocol):
+    """A trainer that an update under way can be taken out of, and put back into."""
+
+    def trained(self) -> dict[str, Tensor]:
+        """The weights that are trained, by name."""
         ...
 
     def restore(self, weights: dict[str, Tensor], moments: Moments, state: TrainerState) -> None:
-        """Put back what an interrupted update had come to; goes after :meth:`begin`."""
+        """Put back what an interrupted update had come to; goes after :meth:`PolicyTrainer.begin`."""
         ...
 
 

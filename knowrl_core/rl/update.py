@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from knowrl_core.errors import InputError
 from knowrl_core.rl import lora
 from knowrl_core.rl.average import AVERAGE, write_average
-from knowrl_core.rl.backend import Backend, PolicyTrainer, TorchBackend
+from knowrl_core.rl.backend import Backend, PolicyTrainer, Restorable, TorchBackend
 from knowrl_core.rl.batches import MiniBatch, StepTasks, pack_step, plan_steps, rollout_batches
 from knowrl_core.rl.checkpoint import load_model, load_state, save_checkpoint
 from knowrl_core.rl.experience import Experience, Floats
@@ -99,9 +99,9 @@ class _Run:
             return None
         # The passes of the first epoch serve for the log-probabilities, too. So the first step repeats the same
         # arithmetic, and its ratios are 1 to the last bit.
-        first = [pack_step(group, data, self.rl) for group in self._plan(0)]
         saver = Saver(job.snapshot_dir, job.snapshot_key, self.rl.save_steps)
         saved = saver.load()
+        first = [pack_step(group, data, self.rl) for group in self._plan(0)] if saved is None else []
         own_reference = job.reference_dir is not None and job.reference_dir.resolve() == job.policy_dir.resolve()
         if saved is not None:
             data.reference = saved.reference
@@ -126,8 +126,8 @@ class _Run:
         if not useful:
             return None
         steps: list[StepRecord] = []
-        if saved is not None:
-            steps = list(saved.steps)
+        if saved is not None and isinstance(trainer, Restorable):
+            steps = saved.steps
             trainer.restore(saved.weights, saved.moments, saved.state)
         made = len(steps)
         del saved
@@ -147,12 +147,11 @@ class _Run:
         return self._result(steps)
 
     def _save(self, saver: Saver, trainer: PolicyTrainer, steps: Sequence[StepRecord]) -> None:
-        weights = trainer.trained()
-        if weights is None:
+        if not isinstance(trainer, Restorable):
             return
         data = self.data
         reference = None if data.reference is data.policy else data.reference
-        saver.save(Snapshot(list(steps), trainer.state, weights, trainer.moments(), data.policy, reference))
+        saver.save(Snapshot(list(steps), trainer.state, trainer.trained(), trainer.moments(), data.policy, reference))
 
     def carry_on(self, *, non_finite: bool = False) -> UpdateResult:
         """Write the policy and optimizer state that the update began with as its checkpoint."""

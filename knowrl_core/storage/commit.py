@@ -64,6 +64,11 @@ class StageWriter:
         """Remove what was written."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def outputs(self) -> tuple[FileRef, ...]:
+        """What was written, hashed, under the names that it will have; files get their final mode."""
+        _share(self.folder)
+        return tuple(self._reference(path) for path in sorted(self.folder.rglob("*")) if path.is_file())
+
     def commit(self) -> Manifest:
         """Hash, fsync, write the manifest last, rename into place.
 
@@ -75,8 +80,7 @@ class StageWriter:
         if target.exists():
             raise StageError(f"{target} exists, expected it absent before stage {self.key} is committed")
         finished = datetime.now(UTC)
-        share(self.folder)
-        outputs = tuple(self._reference(path) for path in sorted(self.folder.rglob("*")) if path.is_file())
+        outputs = self.outputs()
         manifest = Manifest(
             stage=self.key.stage,
             iteration=self.key.iteration,
@@ -105,7 +109,7 @@ class StageWriter:
         return FileRef(path=self.paths.relative(final), sha256=sha256_file(path), bytes=path.stat().st_size, rows=rows)
 
 
-def share(folder: Path) -> None:
+def _share(folder: Path) -> None:
     """Give files the mode that the user's umask asks for: some libraries write theirs for the owner alone."""
     umask = os.umask(0)
     os.umask(umask)

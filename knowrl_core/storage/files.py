@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,26 @@ def fsync_tree(root: Path) -> None:
         fsync_folder(Path(folder))
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Replace a file as a whole: readers see the old text or the new one, also after a crash."""
+def write_atomic(path: Path, text: str, *, durable: bool = True) -> None:
+    """Replace a file as a whole: readers see the old text or the new one, also after a crash.
+
+    Args:
+        path: The file.
+        text: Its new content.
+        durable: Also after a power failure. Without it such a failure may leave anything, for less time.
+
+    Raises:
+        OSError: It cannot be written; the old one stands.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    fsync_file(temporary)
-    temporary.replace(path)
-    fsync_folder(path.parent)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        if durable:
+            fsync_file(temporary)
+        temporary.replace(path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    if durable:
+        fsync_folder(path.parent)

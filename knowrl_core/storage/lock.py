@@ -44,17 +44,10 @@ class RunLock:
             # `knowrl status` takes the lock for a moment to see whether it is free.
             self._lock.acquire(timeout=0.3)
         except Timeout:
-            raise RunLockedError(
-                f"run {self._path.parent.name!r} is being written by {self.holder()}",
-                hint="Wait for it, or end that process; its lock ends with it.",
-            ) from None
+            raise self._held("its lock ends with it.") from None
         if _lives_elsewhere(self._holder):
             self._lock.release()
-            raise RunLockedError(
-                f"run {self._path.parent.name!r} is being written by {self.holder()}",
-                hint=f"Wait for it, or end that process. If its machine is dead, this is known {STALE:g} s after its "
-                "last sign of life.",
-            )
+            raise self._held(f"if its machine is dead, this is known {STALE:g} s after its last sign of life.")
         started = datetime.now(UTC).isoformat(timespec="seconds")
         record = {"host": socket.gethostname(), "machine": machine(), "pid": os.getpid(), "started": started}
         self._holder.write_text(json.dumps(record))
@@ -68,6 +61,12 @@ class RunLock:
         self._ended.set()
         self._holder.unlink(missing_ok=True)
         self._lock.release()
+
+    def _held(self, what_then: str) -> RunLockedError:
+        return RunLockedError(
+            f"run {self._path.parent.name!r} is being written by {self.holder()}",
+            hint=f"Wait for it, or end that process; {what_then}",
+        )
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT):

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -13,7 +14,7 @@ from knowrl_core.config import Config
 from knowrl_core.config.rl import LoraConfig
 from knowrl_core.errors import ArtifactError, InputError
 from knowrl_core.storage.files import write_atomic
-from knowrl_core.storage.layout import RunPaths, StageKey
+from knowrl_core.storage.layout import STAGES, UPDATE, RunPaths, StageKey, stage_keys
 from knowrl_core.version import library_versions
 
 PINNED_FIELDS = (("run", "name"), ("run", "seed"))
@@ -133,13 +134,14 @@ class RunFile(_Part):
         """Replace ``run.json`` as a whole."""
         write_atomic(paths.run_file, self.model_dump_json(indent=2) + "\n")
 
-    def check_pins(self, config: Config, pins: dict[str, str], *, name: bool = True) -> None:
-        """Refuse a change of what history depends on.
+    @property
+    def stages(self) -> tuple[StageKey, ...]:
+        """All stages of the run in order, by the config as of the last attempt."""
+        warmup = int(self.config.get("warmup", {}).get("epochs", 0)) > 0
+        return tuple(stage_keys(int(self.config["run"]["iterations"]), warmup=warmup))
 
-        Args:
-            config: The new config.
-            pins: sha256 of its inputs.
-            name: The run's name counts, too.
+    def check_pins(self, config: Config, pins: dict[str, str]) -> None:
+        """Refuse a change of what history depends on.
 
         Raises:
             InputError: Naming each field, the old and the new value, and the way out.
@@ -148,7 +150,7 @@ class RunFile(_Part):
         problems = [
             f"{section}.{field}: got {new[section][field]!r}, expected {self.config[section][field]!r} as before"
             for section, field in PINNED_FIELDS
-            if new[section][field] != self.config[section][field] and (name or field != "name")
+            if new[section][field] != self.config[section][field]
         ]
         if not problems:
             problems = [
@@ -161,6 +163,23 @@ class RunFile(_Part):
                 f"run {self.name!r} cannot go on with another past:\n" + "\n".join(problems),
                 hint="Undo the change, or start a new run with --set run.name=NEW.",
             )
+
+    def check_past(self, config: Config, pins: dict[str, str], stands: Callable[[StageKey], bool]) -> None:
+        """Refuse a config that contradicts what is committed.
+
+        Args:
+            config: The new config.
+            pins: sha256 of its inputs.
+            stands: Whether a stage is committed, and stays.
+
+        Raises:
+            InputError: Naming the fields and the way out.
+        """
+        self.check_pins(config, pins)
+        self.check_warmup(config, begun=any(stands(StageKey(1, stage)) for stage in STAGES))
+        first = 2 if config.warmup.epochs else 1  # the loop does not go on with a warm-up's optimizer state
+        updates = (StageKey(iteration, UPDATE) for iteration in range(first, config.run.iterations + 1))
+        self.check_adapters(config, begun=any(map(stands, updates)))
 
     def check_warmup(self, config: Config, *, begun: bool) -> None:
         """Refuse to turn the warm-up on or off once iteration 1 has begun: it has other stages with it.

@@ -9,14 +9,14 @@ loses bits by itself; ``knowrl verify`` reads everything.
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from knowrl_core.storage.files import sha256_file
+from knowrl_core.storage.files import sha256_file, write_atomic
 
 LARGE: Final = 1 << 24
 """Bytes from which on a file is worth remembering; smaller ones are hashed every time."""
-
 
 SETTLED: Final = 2_000_000_000
 """Nanoseconds without a change before a file is remembered: two changes within one tick of the clock look like one."""
@@ -56,12 +56,8 @@ class SeenFiles:
         """Write down what was seen; without room it is hashed again the next time."""
         if self._path is None or self._now == self._before:
             return
-        part = self._path.with_name(self._path.name + ".part")
-        try:
-            part.write_text(json.dumps(self._now), encoding="utf-8")
-            part.replace(self._path)
-        except OSError:
-            part.unlink(missing_ok=True)
+        with suppress(OSError):
+            write_atomic(self._path, json.dumps(self._now), durable=False)
 
 
 def _read(path: Path | None) -> dict[str, list[object]]:

@@ -12,8 +12,10 @@ import psutil
 import pytest
 
 from knowrl_core.config import EngineConfig
+from knowrl_core.config.rl import LoraConfig
 from knowrl_core.engines import ChooseRequest, GenerateRequest, Turn, build_engine
 from knowrl_core.errors import StageError
+from tests.adapted import write_adapted
 
 pytestmark = [pytest.mark.vllm, pytest.mark.model, pytest.mark.slow]
 
@@ -95,29 +97,13 @@ def test_other_weights_are_served_after_a_load(engine, smollm2_path, tmp_path):
 @pytest.fixture(scope="module")
 def adapted(smollm2_path, tmp_path_factory):
     """Two checkpoints of one LoRA lineage, as updates leave them."""
-    import torch
-
-    from knowrl_core.config.rl import LoraConfig
-    from knowrl_core.models.load import load_policy, load_tokenizer
-    from knowrl_core.rl import lora
-
     config = LoraConfig(rank=RANK, alpha=8.0)
-    draws = torch.Generator().manual_seed(0)
-    folders = []
-    for number in range(2):
-        model = load_policy(smollm2_path, device="cpu", dtype=torch.float32)
-        lora.attach(model, config, None, seed=0)
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if "lora_B" in name:
-                    parameter.copy_(0.01 * torch.randn(parameter.shape, generator=draws))
-        folder = tmp_path_factory.mktemp("adapted") / str(number)
-        tensors = lora.detach(model)
-        model.save_pretrained(folder)
-        load_tokenizer(smollm2_path).save_pretrained(folder)
-        lora.save(tensors, config, folder)
-        folders.append(folder)
-    return folders
+    return [
+        write_adapted(
+            smollm2_path, tmp_path_factory.mktemp("adapted") / "policy", config, scale=0.01, names="lora_B", seed=seed
+        )
+        for seed in range(2)
+    ]
 
 
 def assert_served(engine, folder):

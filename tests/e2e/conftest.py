@@ -1,21 +1,11 @@
 """Real servers for the end-to-end tests, on loopback and free ports."""
 
-import os
-import socket
-import subprocess
-import sys
-import time
+import signal
 
-import httpx
 import pytest
 
-from tests.e2e.helpers import TINY, environment_of, knowrl
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+from tests.e2e.helpers import TINY, knowrl
+from tests.e2e.servers import Server
 
 
 @pytest.fixture(scope="session")
@@ -27,28 +17,10 @@ def home(tmp_path_factory):
 @pytest.fixture(scope="session")
 def prefect_server(home):
     """A Prefect server; gives its API URL."""
-    port = free_port()
-    url = f"http://127.0.0.1:{port}/api"
-    log = (home / "server.log").open("wb")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-        env=environment_of(home, PREFECT_SERVER_ANALYTICS_ENABLED="false", PREFECT_API_URL=url),
-    )
-    deadline = time.monotonic() + 180
-    while True:
-        assert process.poll() is None, (home / "server.log").read_text()
-        assert time.monotonic() < deadline, "the Prefect server did not start within 180 s"
-        try:
-            if httpx.get(f"{url}/health", timeout=5).status_code == 200:
-                break
-        except httpx.HTTPError:
-            time.sleep(0.2)
-    yield url
-    os.killpg(process.pid, 15)
-    process.wait(30)
+    server = Server("prefect", home)
+    server.start()
+    yield server.url
+    server.kill(signal.SIGTERM)
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,11 @@
 
 import math
 import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import httpx
 import pyarrow.parquet
 import pytest
 from mlflow import MlflowClient
@@ -19,8 +17,8 @@ from knowrl_core.storage.run_file import ConfigChange, RunFile
 from knowrl_core.storage.verify import committed_manifests
 from tasks.progress import SilentReporter
 from tasks.tracking import Tracker
-from tests.e2e.conftest import free_port
 from tests.e2e.helpers import TINY, environment_of, in_stage, kill_group, knowrl, start, wait_for
+from tests.e2e.servers import Server
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 ITERATIONS = 3
@@ -218,52 +216,22 @@ def test_without_mlflow_the_run_ends_and_is_logged_later(tmp_path, home, prefect
     assert seen.parents[0].info.status == "FINISHED"
 
 
-def mlflow_server(folder, port):
-    with (folder / "server.log").open("ab") as out:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
-                *("--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'server.db'}"),
-                *("--artifacts-destination", str(folder / "artifacts")),
-            ],
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-            cwd=folder,
-            env=environment_of(folder),
-        )
-
-    def answers():
-        try:
-            return httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
-        except httpx.HTTPError:
-            return False
-
-    wait_for(answers, process=process, timeout=180, what="the MLflow server")
-    return process
-
-
-def stop(process):
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
 def test_a_server_that_goes_away_and_comes_back_misses_nothing(finished, tmp_path, monkeypatch, capfd):
-    port, heard = free_port(), Heard()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    server, heard = Server("mlflow", tmp_path), Heard()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
     monkeypatch.setattr("tasks.tracking.RETRY_SECONDS", 0.0)
     monkeypatch.setattr("tasks.tracking.RETRY_SHARE", 1e9)
     stages = list(finished.history.items())
     tracker = finished.tracker(reporter=heard)
-    server = mlflow_server(tmp_path, port)
+    server.start()
     try:
         tracker.open(dict(stages[:4]))
         assert heard.warnings == []
-        stop(server)
+        server.kill()
         tracker.log_stage(*stages[4])
         tracker.log_stage(*stages[5])
         assert len(heard.warnings) == 1
-        server = mlflow_server(tmp_path, port)
+        server.start()
         for stage in stages[6:]:
             tracker.log_stage(*stage)
         tracker.close("completed")
@@ -274,10 +242,10 @@ def test_a_server_that_goes_away_and_comes_back_misses_nothing(finished, tmp_pat
         assert len(seen.children) == ITERATIONS + 1
         files = {path.name for path in (tmp_path / "artifacts").rglob("*.parquet")}
         assert {"candidates.parquet", "rollouts.parquet", "predictions.parquet"} <= files
-        assert os.environ["MLFLOW_TRACKING_URI"] == f"http://127.0.0.1:{port}"
+        assert os.environ["MLFLOW_TRACKING_URI"] == server.url
         assert capfd.readouterr().out == ""
     finally:
-        stop(server)
+        server.kill()
 
 
 PROCESS = """

@@ -58,11 +58,11 @@ class VllmApi:
         """
         answer = self._ask("GET", "/v1/models")
         try:
-            first = answer["data"][0]
-            self.base, context = str(first["id"]), int(first["max_model_len"])
+            names = [str(model["id"]) for model in answer["data"]]
+            self.base, context = names[0], int(answer["data"][0]["max_model_len"])
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ServerGoneError(f"{self.url}/v1/models names no model with a max_model_len") from error
-        if self.policy not in self._names():
+        if self.policy not in names:
             self.policy = self.base
         return context
 

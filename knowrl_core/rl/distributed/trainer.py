@@ -101,13 +101,6 @@ class DeepSpeedTrainer:
         steps = dict.fromkeys(self.engine.parameters, self._steps)
         return moments_of(steps, kept) if self._rank == 0 else {}
 
-    def trained(self) -> None:
-        """Nothing: an update in several processes begins anew when one of them dies."""
-
-    def restore(self, weights: dict[str, Tensor], moments: Moments, state: TrainerState) -> None:
-        """Never called, as nothing is saved."""
-        raise NotImplementedError
-
     def weights(self) -> dict[str, Tensor] | None:
         """The model's state dict in the first process, if its own tensors are empty there (stage 3); else None."""
         if self.engine.stage < 3:

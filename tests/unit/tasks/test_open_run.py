@@ -12,8 +12,8 @@ from knowrl_core.storage.run_file import RunFile
 from knowrl_core.storage.verify import verify_run
 from tasks.open_run import _remove, _repair
 from tasks.progress import SilentReporter
-from tasks.restore import missing_policies
 from tasks.retention import apply_retention
+from tasks.starting import missing_policies
 from tests.unit.knowrl_core.guards.runs import Run
 
 ROLLBACK = {"label_balance": {"action": "rollback"}}
@@ -122,6 +122,7 @@ def test_going_back_never_leaves_a_hole(run, monkeypatch):
     for number in range(4):
         run.iteration(number, 0.5)
     keys = tuple(run.history)
+    history = verify_run(run.paths, keys)
     renames = []
     rename = Path.rename
 
@@ -133,7 +134,7 @@ def test_going_back_never_leaves_a_hole(run, monkeypatch):
 
     monkeypatch.setattr(Path, "rename", dying)
     with pytest.raises(KeyboardInterrupt):
-        _remove(run.paths, keys, StageKey(1, UPDATE), run_file())
+        _remove(run.paths, keys, history, StageKey(1, UPDATE), run_file())
     left = verify_run(run.paths, keys)
     assert left.problem is None
     assert left.next_key == keys[len(keys) - 3]

@@ -7,8 +7,8 @@ import torch
 
 from knowrl_core.config.rl import LoraConfig
 from knowrl_core.engines.vllm.adapters import largest_rank, read_adapter, write_difference
-from knowrl_core.models.load import load_policy, load_tokenizer
-from knowrl_core.rl import lora
+from knowrl_core.models.load import load_policy
+from tests.adapted import write_adapted
 
 CONFIG = LoraConfig(rank=3, alpha=5.0)
 
@@ -18,19 +18,8 @@ def checkpoint(tiny_path, tmp_path):
     """Make a checkpoint with merged weights and adapter, from a seed."""
 
     def make(seed, config=CONFIG):
-        model = load_policy(tiny_path, device="cpu", dtype=torch.float32)
-        lora.attach(model, config, None, seed=seed)
-        draws = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if "lora_" in name:
-                    parameter.copy_(0.1 * torch.randn(parameter.shape, generator=draws))
         folder = tmp_path / f"checkpoint-{seed}-{config.rank}"
-        tensors = lora.detach(model)
-        model.save_pretrained(folder)
-        load_tokenizer(tiny_path).save_pretrained(folder)
-        lora.save(tensors, config, folder)
-        return folder
+        return write_adapted(tiny_path, folder, config, scale=0.1, names="lora_", seed=seed)
 
     return make
 
