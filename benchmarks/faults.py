@@ -132,7 +132,7 @@ def _unclear(code: int, text: str) -> list[str]:
     if code not in CODES:
         found.append(f"exit code {code}")
     if "Traceback (most recent call last)" in text:
-        found.append("a traceback: " + text[text.index("Traceback") :][-400:])
+        found.append("a traceback: " + text[text.index("Traceback") :][:1500])
     if code in (1, 4) and not any(word in text for word in ("Go on with", "knowrl resume", "--repair")):
         found.append(f"exit code {code} without a next step: {text[-400:]}")
     return found

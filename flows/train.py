@@ -25,7 +25,8 @@ from knowrl_core.config import (
 )
 from knowrl_core.errors import KnowrlError, StageError
 from knowrl_core.guards import Stop
-from knowrl_core.storage.layout import CLASSIFY, CONSENSUS, EVALUATE, GENERATE, UPDATE, RunPaths, StageKey
+from knowrl_core.storage.layout import CLASSIFY, CONSENSUS, EVALUATE, GENERATE, UPDATE, StageKey
+from knowrl_core.storage.roots import look, run_paths
 from knowrl_core.storage.run_file import RunFile
 from tasks.classify import classify
 from tasks.consensus import consensus
@@ -34,7 +35,6 @@ from tasks.evaluate import evaluate
 from tasks.generate import generate
 from tasks.guarding import overruled, stop_now
 from tasks.open_run import open_run
-from tasks.prepare import root_folder
 from tasks.progress import current_reporter
 from tasks.restore import restore_policy
 from tasks.retention import apply_retention
@@ -64,9 +64,9 @@ def resolve(profile: str | None, run: str | None, config: Config | None) -> Conf
     data = load_config(profile or DEFAULT_PROFILE).model_dump(mode="json")
     if profile is None:
         new = build_config(deep_merge(data, given), source="the flow's parameters")
-        paths = RunPaths(root_folder(new), new.run.name)
+        paths = look(run_paths(new.run.root, new.run.name))
         if paths.run_file.exists():
-            data = deep_merge(RunFile.read(paths).config, {"run": {"root": str(paths.root)}})
+            data = deep_merge(RunFile.read(paths).config, {"run": {"root": paths.location}})
     return anchored(build_config(deep_merge(data, given), source=f"profile {profile!r} with the flow's parameters"))
 
 

@@ -13,6 +13,7 @@ from knowrl_core.config import Config
 from knowrl_core.errors import ArtifactError, InputError, StageError
 from knowrl_core.storage.files import fsync_tree
 from knowrl_core.storage.layout import RunPaths, StageKey
+from knowrl_core.storage.roots import run_paths, runs_in
 from knowrl_core.storage.run_file import ForkedFrom, RunFile
 from tasks.starting import check_start, keys_of
 
@@ -20,7 +21,7 @@ _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EML
 """What file systems say that have no hard links, or no further one."""
 
 
-def fork_run(old: RunPaths, at: StageKey, config: Config, pins: dict[str, str]) -> bool:
+def fork_run(old: RunPaths, at: StageKey, config: Config, pins: dict[str, str]) -> str:
     """Make a run whose stages before a point are those of another.
 
     Nothing is computed; the new run goes on from there like any other.
@@ -32,16 +33,16 @@ def fork_run(old: RunPaths, at: StageKey, config: Config, pins: dict[str, str]) 
         pins: sha256 of what all history depends on, as the config names it now.
 
     Returns:
-        Whether the past is shared; False where the file system has no hard links, so that it was copied.
+        How it has its past, in words. A file system without hard links makes copies; an object store, too, by itself.
 
     Raises:
         InputError: The point, the name or the config does not fit.
         ArtifactError: A shared manifest is broken.
         StageError: The disk is full, or the other run pruned just what was about to be shared.
     """
-    past, new = RunFile.read(old), RunPaths(old.root, config.run.name)
-    if new.folder.exists():
-        raise InputError(f"{new.folder} exists, expected a new name", hint="Choose another name for the fork.")
+    past, new = RunFile.read(old), run_paths(old.location, config.run.name)
+    if new.folder.exists() or (new.remote is not None and new.remote.exists()):
+        raise InputError(f"{new.shown} exists, expected a new name", hint="Choose another name for the fork.")
     file = RunFile.create(config, past.pins)
     file.forked_from = ForkedFrom(run=past.name, run_id=past.run_id, at=str(at))
     file.changes = [change for change in past.changes if change.applies_before(at)]
@@ -52,6 +53,9 @@ def fork_run(old: RunPaths, at: StageKey, config: Config, pins: dict[str, str]) 
     check_start(old, keys, at)
     shared = keys[: keys.index(at)]
     file.record_changes(config, str(at))
+    if new.remote is not None and old.remote is not None:
+        old.remote.copy_to(new.remote, [old.relative(old.stage(key)) for key in shared], file.text())
+        return "has copies of its stages before that, made by the object store"
     work = RunPaths(old.root, f".{config.run.name}.fork")
     shutil.rmtree(work.folder, ignore_errors=True)  # what a killed fork left
     linked = True
@@ -69,7 +73,7 @@ def fork_run(old: RunPaths, at: StageKey, config: Config, pins: dict[str, str]) 
         ) from error
     finally:
         shutil.rmtree(work.folder, ignore_errors=True)
-    return linked
+    return f"{'shares' if linked else 'has copies (no hard links here) of'} its stages before that"
 
 
 def _share(source: Path, target: Path) -> bool:
@@ -100,11 +104,11 @@ def forks_of(paths: RunPaths) -> list[str]:
     """
     own = RunFile.read(paths)
     found = []
-    for file in sorted(paths.root.glob("[!.]*/run.json")):
+    for run in runs_in(paths.location):
         try:
-            other = RunFile.read(RunPaths(paths.root, file.parent.name))
+            other = RunFile.read(run)
         except (ArtifactError, InputError):
             continue
         if other.forked_from is not None and other.forked_from.run_id == own.run_id:
-            found.append(file.parent.name)
+            found.append(run.name)
     return found

@@ -49,7 +49,7 @@ def describe(
     lines += ["| " + " | ".join(cells(row)) + " |" for row in rows[-ROWS:]]
     if len(rows) > ROWS:
         lines.append(f"\nThe last {ROWS} of {len(rows)} iterations are shown.")
-    resume = f"knowrl resume {paths.name} --set run.root={shlex.quote(str(paths.root))}"
+    resume = f"knowrl resume {paths.name} --set run.root={shlex.quote(paths.location)}"
     lines += ["", f"Artifacts: {_code(str(paths.folder))}. Go on with it: {_code(resume)}"]
     return "\n".join(lines)[:8_000]
 

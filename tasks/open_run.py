@@ -5,16 +5,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from knowrl_core.config import Config
-from knowrl_core.errors import OtherVersionError
+from knowrl_core.errors import OtherVersionError, StageError
 from knowrl_core.storage.layout import MAX_ITERATIONS, UPDATE, RunPaths, StageKey, stage_keys
-from knowrl_core.storage.lock import RunLock
+from knowrl_core.storage.roots import run_paths, writer_of
 from knowrl_core.storage.run_file import RunFile, now
 from knowrl_core.storage.seen import SeenFiles
 from knowrl_core.storage.verify import History, verify_run
 from knowrl_core.worker import WorkerPool
 from knowrl_core.worker.process import signals_held
 from tasks.context import RunContext
-from tasks.prepare import check_folder, prepare, root_folder
+from tasks.prepare import check_folder, prepare
 from tasks.progress import Reporter
 from tasks.retention import apply_retention
 from tasks.starting import check_start, keys_of, missing_policies
@@ -47,11 +47,10 @@ def open_run(
         ArtifactError: An artifact is damaged and ``repair`` is off.
     """
     inputs = prepare(config)
-    paths = RunPaths(root_folder(config), config.run.name)
+    paths = run_paths(config.run.root, config.run.name)
     check_folder(paths)
     worker = WorkerPool.of(config, paths.logs / "worker.log")
-    paths.folder.mkdir(parents=True, exist_ok=True)
-    with RunLock(paths.lock_file):
+    with writer_of(paths):
         run_file = RunFile.create(config, inputs.pins) if not paths.run_file.exists() else RunFile.read(paths)
         run_file.check_past(config, inputs.pins, lambda key: paths.stage(key).exists())
         if not paths.run_file.exists():
@@ -64,9 +63,7 @@ def open_run(
                 reporter.message(f"going back: {start} and what follows are done again")
                 run_file.note_redone(str(start), "asked for", flow_run)
                 history = _remove(paths, keys, history, start, run_file)
-        for key in history.committed:  # a process may have died between the commit and this
-            shutil.rmtree(paths.kept(key), ignore_errors=True)
-            shutil.rmtree(paths.partial(key), ignore_errors=True)
+        _finish_commits(paths, history, reporter)
         first = str(history.next_key or _beyond(paths, warmup=config.warmup.epochs > 0))
         if history.next_key is not None:
             worker.start()  # it loads its libraries while Prefect and MLflow get ready
@@ -105,12 +102,23 @@ def open_run(
             tracker.close(outcome)
 
 
+def _finish_commits(paths: RunPaths, history: History, reporter: Reporter) -> None:
+    """Do what comes after a commit: a process may have died between the two."""
+    if paths.remote is not None:
+        late = paths.remote.push_missing(paths.relative(paths.stage(key)) for key in history.committed)
+        if late:
+            reporter.message(f"uploaded what was committed before: {', '.join(late)}")
+    for key in history.committed:
+        shutil.rmtree(paths.kept(key), ignore_errors=True)
+        shutil.rmtree(paths.partial(key), ignore_errors=True)
+
+
 def _write_outcome(run_file: RunFile, paths: RunPaths, reporter: Reporter) -> None:
     """Write ``run.json`` at the end; what ended the run must not be hidden by a disk that is full."""
     try:
         run_file.write(paths)
-    except OSError as error:
-        reporter.warning(f"{paths.run_file}: how this attempt ended cannot be noted: {error.strerror or error}")
+    except (OSError, StageError) as error:
+        reporter.warning(f"{paths.run_file}: how this attempt ended cannot be noted: {error}")
 
 
 def _beyond(paths: RunPaths, *, warmup: bool) -> StageKey:
@@ -128,6 +136,9 @@ def _history(
     """
     seen = SeenFiles(paths.seen_file)
     history = verify_run(paths, keys, seen)
+    if history.problem is not None and paths.remote is not None and history.next_key is not None:
+        paths.remote.fetch_again(paths.relative(paths.stage(history.next_key)))  # the copy may be to blame
+        history = verify_run(paths, keys, seen)
     seen.keep()
     if history.problem is None:
         return history
@@ -172,6 +183,7 @@ def _remove(
     for key in reversed(keys[keys.index(start) :]):
         folder = paths.stage(key)
         shutil.rmtree(paths.kept(key), ignore_errors=True)
+        paths.withdraw(folder)
         if folder.exists():
             gone = paths.partial(key)
             shutil.rmtree(gone, ignore_errors=True)

@@ -16,6 +16,8 @@ from knowrl_core.rl.distributed.config import check_deepspeed
 from knowrl_core.seeds import SeedTask, load_seed_file, load_seeds
 from knowrl_core.storage.files import sha256_file
 from knowrl_core.storage.layout import RunPaths
+from knowrl_core.storage.objects import ObjectStore
+from knowrl_core.storage.roots import is_url, local_root
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ def check_engine(config: Config) -> None:
 def _prepare(config_json: str, _stamp: tuple[tuple[int, int], ...]) -> Inputs:
     # Cached, since the command line checks before Prefect starts and the flow checks again.
     config = Config.model_validate_json(config_json)
-    check_root(root_folder(config))
+    check_root(config.run.root)
     check_views(config.verdict.views)
     if config.warmup.views:
         check_views(config.warmup.views, field="warmup.views")
@@ -117,26 +119,18 @@ def seed_path(setting: str, shipped_name: str) -> Path:
     return shipped("seeds", shipped_name) if setting == "builtin" else Path(setting).expanduser()
 
 
-def root_folder(config: Config) -> Path:
-    """The artifact root as an absolute path.
-
-    Raises:
-        InputError: It is a URL; only local folders are supported.
-    """
-    if "://" in config.run.root:
-        raise InputError(
-            f"run.root: got {config.run.root!r}, expected a folder; object stores are not supported",
-            hint="Use a local or mounted folder.",
-        )
-    return Path(config.run.root).expanduser().absolute()
-
-
-def check_root(root: Path) -> None:
+def check_root(place: str) -> None:
     """Make sure that the artifact root exists or can be made, and can be written to, leaving no trace.
+
+    Args:
+        place: A folder or a URL.
 
     Raises:
         InputError: It is not so.
     """
+    root = local_root(place)
+    if is_url(place):
+        ObjectStore(place).check()
     nearest = root
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent
@@ -161,7 +155,15 @@ def check_folder(paths: RunPaths) -> None:
             f"{paths.folder} is a file, expected a run or nothing",
             hint="Choose another --set run.name=NAME or run.root.",
         )
-    if paths.folder.exists() and not paths.run_file.exists():
+    if paths.remote is not None:
+        names = paths.remote.store.find()
+        foreign = [name for name in names if not name.startswith(".")]
+        if foreign and paths.run_file.name not in names:
+            raise InputError(
+                f"{paths.shown} holds {foreign[0]!r} and no run.json, expected a run or nothing",
+                hint="Choose another --set run.name=NAME or run.root.",
+            )
+    elif paths.folder.exists() and not paths.run_file.exists():
         # An attempt that was killed between making the folder and writing run.json leaves only its lock.
         foreign = [path.name for path in paths.folder.iterdir() if not path.name.startswith((".lock", ".run.json"))]
         if foreign:

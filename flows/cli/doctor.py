@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from pathlib import Path
 
 import psutil
 import typer
@@ -18,6 +17,7 @@ from flows.cli.console import out, printable
 from flows.cli.options import ConfigOption, JsonOption, SetOption
 from knowrl_core.config import DEFAULT_PROFILE, load_config
 from knowrl_core.errors import KnowrlError
+from knowrl_core.storage.roots import local_root
 
 Finding = tuple[bool, str]
 
@@ -25,12 +25,12 @@ Finding = tuple[bool, str]
 def doctor(profile: ConfigOption = DEFAULT_PROFILE, set_: SetOption = None, json_: JsonOption = False) -> None:
     """Say what this machine can run. Exit code 1 if the profile cannot run here."""
     config = load_config(profile, set_ or [])
-    root = Path(config.run.root).expanduser().absolute()
+    root = local_root(config.run.root)
     checks: list[tuple[str, bool, Callable[[], Finding]]] = [
         ("python", True, _python),
         ("processor", False, _processor),
         ("memory", False, _memory),
-        ("disk", True, lambda: _disk(root)),
+        ("disk", True, lambda: _disk(config.run.root)),
         ("torch", True, _torch),
         ("gpu", config.model.device == "cuda", _gpu),
         ("model", True, lambda: _model(config.model.path)),
@@ -85,10 +85,11 @@ def _memory() -> Finding:
     return memory.available > 4 * 2**30, text
 
 
-def _disk(root: Path) -> Finding:
+def _disk(place: str) -> Finding:
     from tasks.prepare import check_root
 
-    check_root(root)
+    check_root(place)
+    root = local_root(place)
     existing = next(path for path in (root, *root.parents) if path.exists())
     free = shutil.disk_usage(existing).free
     return free > 6 * 2**30, f"{free / 2**30:.1f} GiB free at {root} (profile cpu takes about 6)"

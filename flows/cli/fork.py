@@ -8,7 +8,8 @@ from flows.cli.console import err, printable
 from flows.cli.options import RunArgument, SetOption, locate, resume_command, stored_config
 from flows.cli.run import go
 from knowrl_core.config import anchored
-from knowrl_core.storage.layout import RunPaths, StageKey
+from knowrl_core.storage.layout import StageKey
+from knowrl_core.storage.roots import run_paths
 
 
 def fork(
@@ -27,9 +28,8 @@ def fork(
     from tasks.fork import fork_run
     from tasks.prepare import prepare
 
-    shared = fork_run(paths, point, config, prepare(config).pins)
-    made = RunPaths(paths.root, config.run.name)
-    how = "shares its stages before that" if shared else "has copies of its stages before that (no hard links here)"
+    how = fork_run(paths, point, config, prepare(config).pins)
+    made = run_paths(paths.location, config.run.name)
     err.print(printable(f"run {new} was forked from {paths.name} at {point}; it {how}"), soft_wrap=True)
     if start:
         go(config)

@@ -11,6 +11,7 @@ import typer
 from knowrl_core.config import DEFAULT_PROFILE, Config, build_config, load_config
 from knowrl_core.errors import InputError
 from knowrl_core.storage.layout import RunPaths, StageKey
+from knowrl_core.storage.roots import is_url, look, run_paths
 from knowrl_core.storage.run_file import RunFile
 
 EXIT_INTERRUPTED = 130
@@ -32,6 +33,9 @@ def locate(run: str, overrides: list[str] | None, config: str = DEFAULT_PROFILE)
     Raises:
         InputError: A path leads to no run.
     """
+    if is_url(run):
+        root, _, name = run.rstrip("/").rpartition("/")
+        return look(run_paths(root, load_config(config, [f"run.name={name}"]).run.name))
     if "/" in run:
         path = Path(run).expanduser().absolute()
         if not (path / "run.json").is_file():
@@ -42,7 +46,7 @@ def locate(run: str, overrides: list[str] | None, config: str = DEFAULT_PROFILE)
         return RunPaths(path.parent, path.name)
     places = [item for item in overrides or [] if item.startswith("run.root=")]
     found = load_config(config, [f"run.name={run}", *places])
-    return RunPaths(Path(found.run.root).expanduser().absolute(), found.run.name)
+    return look(run_paths(found.run.root, found.run.name))
 
 
 def stored_config(paths: RunPaths, overrides: list[str] | None, at: StageKey | None = None) -> Config:
@@ -56,7 +60,7 @@ def stored_config(paths: RunPaths, overrides: list[str] | None, at: StageKey | N
     file = RunFile.read(paths)
     data = file.config if at is None else file.config_at(at)
     # The name, too: a folder that was renamed or copied must not go on in the one that it came from.
-    data["run"] |= {"root": str(paths.root), "name": paths.name}
+    data["run"] |= {"root": paths.location, "name": paths.name}
     others = [item for item in overrides or [] if not item.startswith("run.root=")]
     return build_config(data, others, source=str(paths.run_file))
 
@@ -70,4 +74,4 @@ def command(name: str) -> str:
 
 def resume_command(paths: RunPaths) -> str:
     """The command that goes on with a run, from any folder."""
-    return f"{command('knowrl')} resume {shlex.quote(paths.name)} --set run.root={shlex.quote(str(paths.root))}"
+    return f"{command('knowrl')} resume {shlex.quote(paths.name)} --set run.root={shlex.quote(paths.location)}"

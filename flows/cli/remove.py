@@ -8,7 +8,7 @@ import typer
 from flows.cli.console import err, printable
 from flows.cli.options import RunArgument, SetOption, locate
 from knowrl_core.errors import InputError
-from knowrl_core.storage.lock import RunLock
+from knowrl_core.storage.roots import writer_of
 from knowrl_core.storage.run_file import RunFile
 
 
@@ -25,17 +25,20 @@ def remove(
 
     paths = locate(run, set_)
     RunFile.read(paths)
-    with RunLock(paths.lock_file):
+    with writer_of(paths):
         forks = forks_of(paths)
         if forks and not force:
             raise InputError(
                 f"run {paths.name!r} is the past of {', '.join(forks)}, expected a run that no other was forked from",
                 hint="Remove the forks first, or use --force: they keep the files that they share, and go on.",
             )
-        if not yes and not typer.confirm(f"Remove {paths.folder}?", err=True):
+        if not yes and not typer.confirm(f"Remove {paths.shown}?", err=True):
             raise typer.Exit(1)
+        if paths.remote is not None:
+            paths.remote.drop(paths.run_file.name)  # with it the run is gone, whatever happens to the rest
+            paths.remote.drop("")
         gone = paths.folder.with_name(f".{paths.name}.removed")
         shutil.rmtree(gone, ignore_errors=True)
         paths.folder.rename(gone)  # at once: no half-removed run is left behind
     shutil.rmtree(gone)
-    err.print(printable(f"removed {paths.folder}"), soft_wrap=True)
+    err.print(printable(f"removed {paths.shown}"), soft_wrap=True)

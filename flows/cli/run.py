@@ -25,6 +25,7 @@ from knowrl_core.config import DEFAULT_PROFILE, Config, anchored, load_config, r
 from knowrl_core.errors import KnowrlError, StageError
 from knowrl_core.report import best_iteration, iteration_rows
 from knowrl_core.storage.layout import RunPaths, StageKey
+from knowrl_core.storage.roots import run_paths
 from knowrl_core.storage.tables import REPAIR_HINT
 from knowrl_core.storage.verify import committed_manifests
 from tasks.starting import keys_of
@@ -61,7 +62,7 @@ def resume(
     if config is None:
         go(stored_config(paths, set_), repair=repair, start=start)
     else:
-        place = [f"run.root={paths.root}", f"run.name={paths.name}"]
+        place = [f"run.root={paths.location}", f"run.name={paths.name}"]
         go(load_config(config, [*(set_ or []), *place]), repair=repair, start=start)
 
 
@@ -75,9 +76,9 @@ def go(config: Config, *, repair: bool = False, start: str | None = None) -> Non
     """
     prepare_environment()
     config = anchored(config)
-    from tasks.prepare import check_folder, prepare, root_folder
+    from tasks.prepare import check_folder, prepare
 
-    paths = RunPaths(root_folder(config), config.run.name)
+    paths = run_paths(config.run.root, config.run.name)
     check_folder(paths)
     prepare(config)
     # All that the user gave is checked; Prefect is slow to import and comes only now.
@@ -87,7 +88,7 @@ def go(config: Config, *, repair: bool = False, start: str | None = None) -> Non
     from tasks.progress import terminal
     from tasks.tracking import tracking_uri
 
-    err.print(f"run [bold]{printable(config.run.name)}[/] in {printable(str(paths.folder))}", soft_wrap=True)
+    err.print(f"run [bold]{printable(config.run.name)}[/] in {printable(paths.shown)}", soft_wrap=True)
     _catch_signals()
     try:
         start_server()
@@ -129,7 +130,7 @@ def _show(paths: RunPaths, config: Config, uri: str) -> None:
     stop = find_stop(paths, history, config.guards, config.run.iterations)
     if stop is not None:
         out.print(printable(stopped(stop, paths)), soft_wrap=True)
-    out.print(f"artifacts:  {printable(str(paths.folder))}", soft_wrap=True)
+    out.print(f"artifacts:  {printable(paths.shown)}", soft_wrap=True)
     if config.tracking.enabled:
         ui = f"{command('mlflow')} ui --backend-store-uri {shlex.quote(uri)}"
         out.print(printable(f"MLflow UI:  {ui}   (http://127.0.0.1:5000, Model training)"), soft_wrap=True)

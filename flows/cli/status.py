@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +14,7 @@ from knowrl_core.errors import KnowrlError
 from knowrl_core.guards import read_firings
 from knowrl_core.report import IterationRow, best_iteration, iteration_rows
 from knowrl_core.storage.layout import RunPaths
-from knowrl_core.storage.lock import is_locked
+from knowrl_core.storage.roots import is_running, runs_in
 from knowrl_core.storage.run_file import RunFile
 from knowrl_core.storage.verify import committed_manifests
 from tasks.starting import starting_points
@@ -34,8 +33,8 @@ def status(
 ) -> None:
     """Show a run's iterations and where it goes on, or list all runs."""
     if run is None:
-        root = Path(load_config(config, set_ or []).run.root).expanduser().absolute()
-        found = [_describe_any(RunPaths(root, file.parent.name)) for file in sorted(root.glob("[!.]*/run.json"))]
+        root = load_config(config, set_ or []).run.root
+        found = [_describe_any(paths) for paths in runs_in(root)]
         if json_:
             typer.echo(json.dumps(found, indent=2))
             return
@@ -63,7 +62,7 @@ def _describe_any(paths: RunPaths) -> dict[str, Any]:
     try:
         return _describe(paths)
     except KnowrlError as error:
-        return {"name": paths.name, "folder": str(paths.folder), "state": "cannot be read", "error": error.message}
+        return {"name": paths.name, "folder": paths.shown, "state": "cannot be read", "error": error.message}
 
 
 def _describe(paths: RunPaths) -> dict[str, Any]:
@@ -72,13 +71,13 @@ def _describe(paths: RunPaths) -> dict[str, Any]:
     keys = run_file.stages
     history = committed_manifests(paths, keys)
     last = run_file.attempts[-1] if run_file.attempts else None
-    running = is_locked(paths.lock_file)
+    running = is_running(paths)
     # The outcome is written by the process itself; one that was killed could not.
     stop = None if running else find_stop(paths, history, stored_config(paths, None).guards, iterations)
     outcome = "running" if running else ((last.outcome or "killed") if last else "not started")
     return {
         "name": paths.name,
-        "folder": str(paths.folder),
+        "folder": paths.shown,
         "state": "stopped" if stop else outcome,
         "error": last.error if last and not running else None,
         "iterations": iterations,

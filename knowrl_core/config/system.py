@@ -18,7 +18,8 @@ class RunConfig(Section):
     """Name of the run and of its directory: letters, digits, dot, dash and underscore, at most 64."""
 
     root: Annotated[str, Field(min_length=1)] = "runs"
-    """Artifact root: the folder that holds all runs. ``~`` is expanded; relative paths start at the current folder."""
+    """Artifact root: the folder that holds all runs, or ``s3://BUCKET/PREFIX``. ``~`` is expanded; relative paths start
+    at the current folder."""
 
     iterations: Annotated[int, Field(ge=0, le=10_000)] = 30
     """Iterations after iteration 0, the evaluation of the untouched model."""

@@ -73,7 +73,8 @@ class StageWriter:
         """Hash, fsync, write the manifest last, rename into place.
 
         Raises:
-            StageError: The target exists.
+            StageError: The target exists; or the object store cannot be reached: then the stage is uploaded when the
+                run is gone on with.
             OSError: The disk is full or fails; nothing has appeared then.
         """
         target = self.paths.stage(self.key)
@@ -101,6 +102,7 @@ class StageWriter:
         fsync_folder(self.folder)
         self.folder.rename(target)
         fsync_folder(target.parent)
+        self.paths.publish_stage(self.key)
         return manifest
 
     def _reference(self, path: Path) -> FileRef:

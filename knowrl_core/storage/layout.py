@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
 from knowrl_core.errors import InputError
+from knowrl_core.storage.mirror import Mirror
 
 GENERATE: Final = "generate"
 CLASSIFY: Final = "classify"
@@ -74,7 +75,37 @@ class RunPaths:
     """The run directory."""
 
     root: Path
+    """The artifact root; of working copies where ``url`` says so."""
     name: str
+    url: str | None = None
+    """The artifact root in an object store."""
+    remote: Mirror | None = field(default=None, compare=False, repr=False)
+    """Keeps the object store in step."""
+
+    @property
+    def location(self) -> str:
+        """The artifact root as the config names it."""
+        return self.url or str(self.root)
+
+    @property
+    def shown(self) -> str:
+        """The run directory as people should see it."""
+        return f"{self.url}/{self.name}" if self.url else str(self.folder)
+
+    def publish(self, *paths: Path) -> None:
+        """Bring files to the object store, if there is one."""
+        if self.remote is not None:
+            self.remote.push_files([self.relative(path) for path in paths])
+
+    def publish_stage(self, key: "StageKey") -> None:
+        """Bring a committed stage to the object store, if there is one."""
+        if self.remote is not None:
+            self.remote.push_stage(self.relative(self.stage(key)))
+
+    def withdraw(self, path: Path) -> None:
+        """Remove a file, a folder or a stage from the object store, if there is one."""
+        if self.remote is not None:
+            self.remote.drop(self.relative(path))
 
     @property
     def folder(self) -> Path:

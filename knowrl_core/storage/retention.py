@@ -87,6 +87,8 @@ def prune(paths: RunPaths, manifests: Mapping[int, Manifest], keep: set[int]) ->
         prefix = paths.relative(checkpoint) + "/"
         files = [ref.path for ref in manifest.outputs if ref.path.startswith(prefix)]
         write_atomic(folder / PRUNED, json.dumps({"files": files}, indent=2) + "\n")
+        paths.publish(folder / PRUNED)
+        paths.withdraw(checkpoint)
         shutil.rmtree(checkpoint)
         done.append(iteration)
     return done

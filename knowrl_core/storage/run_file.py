@@ -117,7 +117,7 @@ class RunFile(_Part):
             return cls.model_validate_json(paths.run_file.read_bytes())
         except FileNotFoundError:
             raise InputError(
-                f"no run {paths.name!r} in {paths.root}",
+                f"no run {paths.name!r} in {paths.location}",
                 hint="`knowrl status` lists the runs; `knowrl run` starts one.",
             ) from None
         except OSError as error:
@@ -132,7 +132,12 @@ class RunFile(_Part):
 
     def write(self, paths: RunPaths) -> None:
         """Replace ``run.json`` as a whole."""
-        write_atomic(paths.run_file, self.model_dump_json(indent=2) + "\n")
+        write_atomic(paths.run_file, self.text())
+        paths.publish(paths.run_file)
+
+    def text(self) -> str:
+        """Content of ``run.json``."""
+        return self.model_dump_json(indent=2) + "\n"
 
     @property
     def stages(self) -> tuple[StageKey, ...]:

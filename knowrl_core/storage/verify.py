@@ -15,7 +15,7 @@ from knowrl_core.errors import ArtifactError
 from knowrl_core.storage.layout import RunPaths, StageKey
 from knowrl_core.storage.manifest import FileRef, Manifest, read_manifest
 from knowrl_core.storage.retention import pruned_files
-from knowrl_core.storage.seen import LARGE, SeenFiles
+from knowrl_core.storage.seen import LARGE, Files, SeenFiles, StoredFiles
 from knowrl_core.storage.tables import REPAIR_HINT
 
 EXTERNAL = "external/"
@@ -62,7 +62,7 @@ def verify_run(paths: RunPaths, keys: Iterable[StageKey], seen: SeenFiles | None
     return History(committed, None, None)
 
 
-def verify_stage(paths: RunPaths, key: StageKey, known: dict[str, str], seen: SeenFiles) -> Manifest:
+def verify_stage(paths: RunPaths, key: StageKey, known: dict[str, str], seen: Files) -> Manifest:
     """Check one stage against the outputs known so far, and add its own to them.
 
     Raises:
@@ -77,7 +77,7 @@ def verify_stage(paths: RunPaths, key: StageKey, known: dict[str, str], seen: Se
 
 
 def _problems(
-    paths: RunPaths, key: StageKey, manifest: Manifest, known: dict[str, str], seen: SeenFiles
+    paths: RunPaths, key: StageKey, manifest: Manifest, known: dict[str, str], seen: Files
 ) -> list[ArtifactError]:
     """All that is wrong with a stage whose manifest can be read."""
     folder = paths.stage(key)
@@ -96,7 +96,7 @@ def _problems(
     return found + check_files(paths, [ref for ref in manifest.outputs if ref.path not in pruned], seen)
 
 
-def check_files(paths: RunPaths, refs: Sequence[FileRef], seen: SeenFiles) -> list[ArtifactError]:
+def check_files(paths: RunPaths, refs: Sequence[FileRef], seen: Files) -> list[ArtifactError]:
     """Compare files with their references, several at a time: one thread hashes slower than a fast disk reads."""
 
     def check(ref: FileRef) -> ArtifactError | None:
@@ -114,18 +114,18 @@ def check_files(paths: RunPaths, refs: Sequence[FileRef], seen: SeenFiles) -> li
     return [error for error in answers if error is not None]
 
 
-def check_file(paths: RunPaths, ref: FileRef, seen: SeenFiles) -> None:
+def check_file(paths: RunPaths, ref: FileRef, seen: Files) -> None:
     """Compare one file with its reference.
 
     Raises:
         ArtifactError: It is missing, truncated or altered.
     """
-    path = paths.folder / ref.path
+    path = f"{paths.shown}/{ref.path}" if isinstance(seen, StoredFiles) else paths.folder / ref.path
     try:
-        size = path.stat().st_size
+        size = seen.size(paths.folder / ref.path)
         if ref.bytes is not None and size != ref.bytes:
             raise ArtifactError(f"{path}: got {size:,} bytes, expected {ref.bytes:,}", hint=REPAIR_HINT)
-        found = seen.sha256(path)
+        found = seen.sha256(paths.folder / ref.path)
     except OSError as error:
         raise ArtifactError(
             f"{path}: {error.strerror or error}, expected a committed file", hint=REPAIR_HINT
@@ -155,7 +155,7 @@ def inspect_run(paths: RunPaths, keys: Sequence[StageKey]) -> Inspection:
     """Read every file of a run, and name everything that is wrong, not only the first."""
     found = Inspection()
     known: dict[str, str] = {}
-    seen = SeenFiles(None)
+    seen = SeenFiles(None) if paths.remote is None else StoredFiles(paths.remote.store, paths.folder)
     missing: StageKey | None = None
     for key in keys:
         folder = paths.stage(key)

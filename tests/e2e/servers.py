@@ -1,4 +1,4 @@
-"""Real servers on loopback: Prefect and MLflow."""
+"""Real servers on loopback: Prefect, MLflow, and moto's implementation of S3."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ class Server:
         folder: Takes its database, files and log, and is its home.
     """
 
-    def __init__(self, kind: Literal["prefect", "mlflow"], folder: Path) -> None:
+    def __init__(self, kind: Literal["prefect", "mlflow", "s3"], folder: Path) -> None:
         self.kind, self.folder, self.port = kind, folder, free_port()
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
@@ -43,6 +43,8 @@ class Server:
         if self.kind == "prefect":
             command.append("start")
             extra = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_API_URL": self.url}
+        elif self.kind == "s3":
+            command = [sys.executable, "-m", "moto.server"]
         else:
             command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}"]
             command += ["--artifacts-destination", str(self.folder / "artifacts")]
@@ -70,6 +72,7 @@ class Server:
 
     def _answers(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/health", timeout=5).status_code == httpx.codes.OK
+            place = "moto-api/" if self.kind == "s3" else "health"
+            return httpx.get(f"{self.url}/{place}", timeout=5).status_code == httpx.codes.OK
         except httpx.HTTPError:
             return False
