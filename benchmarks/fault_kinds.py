@@ -182,8 +182,7 @@ class Damage(Fault):
             if path.is_file() and path.stat().st_size
         )
         if not files:
-            self.detail = "nothing is committed yet"
-            return
+            return  # nothing was committed yet, so nothing was damaged
         path = self.rng.choice(files)
         self.detail = f"{type(self).__name__.lower()} {path.relative_to(self.scene.root / RUN / 'iterations')}"
         self.spoil(path)

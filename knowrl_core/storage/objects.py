@@ -51,7 +51,10 @@ class ObjectStore:
     def __init__(self, url: str) -> None:
         match = URL.fullmatch(url)
         if match is None or any(part in {".", ".."} for part in (match["prefix"] or "").split("/")):
-            raise InputError(f"run.root: got {url!r}, expected a folder or s3://BUCKET/PREFIX")
+            raise InputError(
+                f"run.root: got {url!r}, expected a folder or s3://BUCKET/PREFIX",
+                hint="Use a local or mounted folder, or a bucket of a store that speaks S3 (AWS_ENDPOINT_URL).",
+            )
         self.bucket, self.prefix = match["bucket"], (match["prefix"] or "").strip("/")
         try:
             from s3fs import S3FileSystem  # noqa: PLC0415 - only where the root is there
