@@ -50,7 +50,7 @@ def describe(
     if len(rows) > ROWS:
         lines.append(f"\nThe last {ROWS} of {len(rows)} iterations are shown.")
     resume = f"knowrl resume {paths.name} --set run.root={shlex.quote(paths.location)}"
-    lines += ["", f"Artifacts: {_code(str(paths.folder))}. Go on with it: {_code(resume)}"]
+    lines += ["", f"Artifacts: {_code(paths.shown)}. Go on with it: {_code(resume)}"]
     return "\n".join(lines)[:8_000]
 
 

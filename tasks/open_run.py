@@ -118,7 +118,9 @@ def _write_outcome(run_file: RunFile, paths: RunPaths, reporter: Reporter) -> No
     try:
         run_file.write(paths)
     except (OSError, StageError) as error:
-        reporter.warning(f"{paths.run_file}: how this attempt ended cannot be noted: {error}")
+        reporter.warning(
+            f"{paths.run_file}: how this attempt ended cannot be noted: {getattr(error, 'strerror', None) or error}"
+        )
 
 
 def _beyond(paths: RunPaths, *, warmup: bool) -> StageKey:

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -155,19 +156,15 @@ def check_folder(paths: RunPaths) -> None:
             f"{paths.folder} is a file, expected a run or nothing",
             hint="Choose another --set run.name=NAME or run.root.",
         )
+    names: Iterable[str] = ()
     if paths.remote is not None:
-        names = paths.remote.store.find()
-        foreign = [name for name in names if not name.startswith(".")]
-        if foreign and paths.run_file.name not in names:
-            raise InputError(
-                f"{paths.shown} holds {foreign[0]!r} and no run.json, expected a run or nothing",
-                hint="Choose another --set run.name=NAME or run.root.",
-            )
+        names = () if paths.remote.exists() else paths.remote.store.find()
     elif paths.folder.exists() and not paths.run_file.exists():
-        # An attempt that was killed between making the folder and writing run.json leaves only its lock.
-        foreign = [path.name for path in paths.folder.iterdir() if not path.name.startswith((".lock", ".run.json"))]
-        if foreign:
-            raise InputError(
-                f"{paths.folder} holds {foreign[0]!r} and no run.json, expected a run or nothing",
-                hint="Choose another --set run.name=NAME or run.root.",
-            )
+        names = [path.name for path in paths.folder.iterdir()]
+    # An attempt that was killed between making the folder and writing run.json leaves only its lock.
+    foreign = [name for name in names if not name.startswith((".lock", ".run.json"))]
+    if foreign:
+        raise InputError(
+            f"{paths.shown} holds {foreign[0]!r} and no run.json, expected a run or nothing",
+            hint="Choose another --set run.name=NAME or run.root.",
+        )

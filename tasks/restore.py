@@ -62,8 +62,7 @@ def _restore(ctx: RunContext, key: StageKey) -> None:
         fsync_tree(writer.folder)
         shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)  # what a prune that was cut short left
         (writer.folder / CHECKPOINT).rename(folder / CHECKPOINT)
-        paths = [path for path in (folder / CHECKPOINT).rglob("*") if path.is_file()]
-        ctx.paths.publish(*paths)
+        ctx.paths.publish(folder / CHECKPOINT)
         ctx.paths.withdraw(folder / PRUNED)
         (folder / PRUNED).unlink(missing_ok=True)
         fsync_folder(folder)

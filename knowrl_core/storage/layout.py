@@ -75,27 +75,25 @@ class RunPaths:
     """The run directory."""
 
     root: Path
-    """The artifact root; of working copies where ``url`` says so."""
+    """The artifact root."""
     name: str
-    url: str | None = None
-    """The artifact root in an object store."""
     remote: Mirror | None = field(default=None, compare=False, repr=False)
-    """Keeps the object store in step."""
+    """The run in an object store, which is kept in step; then ``root`` holds working copies."""
 
     @property
     def location(self) -> str:
         """The artifact root as the config names it."""
-        return self.url or str(self.root)
+        return self.remote.store.url.removesuffix(f"/{self.name}") if self.remote else str(self.root)
 
     @property
     def shown(self) -> str:
         """The run directory as people should see it."""
-        return f"{self.url}/{self.name}" if self.url else str(self.folder)
+        return self.remote.store.url if self.remote else str(self.folder)
 
-    def publish(self, *paths: Path) -> None:
-        """Bring files to the object store, if there is one."""
+    def publish(self, path: Path) -> None:
+        """Bring a file, or a folder's files, to the object store, if there is one."""
         if self.remote is not None:
-            self.remote.push_files([self.relative(path) for path in paths])
+            self.remote.push(self.relative(path))
 
     def publish_stage(self, key: "StageKey") -> None:
         """Bring a committed stage to the object store, if there is one."""

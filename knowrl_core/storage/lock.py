@@ -17,6 +17,7 @@ BEAT: Final = 10.0
 """Seconds between two signs of life."""
 STALE: Final = 60.0
 """Seconds without one after which a holder on another machine counts as dead."""
+DEAD_MACHINE: Final = f"if its machine is dead, this is known {STALE:g} s after its last sign of life."
 
 
 class RunLock:
@@ -44,13 +45,11 @@ class RunLock:
             # `knowrl status` takes the lock for a moment to see whether it is free.
             self._lock.acquire(timeout=0.3)
         except Timeout:
-            raise self._held("its lock ends with it.") from None
+            raise held(self._path.parent.name, self.holder(), "its lock ends with it.") from None
         if _lives_elsewhere(self._holder):
             self._lock.release()
-            raise self._held(f"if its machine is dead, this is known {STALE:g} s after its last sign of life.")
-        started = datetime.now(UTC).isoformat(timespec="seconds")
-        record = {"host": socket.gethostname(), "machine": machine(), "pid": os.getpid(), "started": started}
-        self._holder.write_text(json.dumps(record))
+            raise held(self._path.parent.name, self.holder(), DEAD_MACHINE)
+        self._holder.write_text(json.dumps(own_record()))
         self._ended.clear()
         threading.Thread(target=self._beat, name="knowrl-lock", daemon=True).start()
         return self
@@ -62,12 +61,6 @@ class RunLock:
         self._holder.unlink(missing_ok=True)
         self._lock.release()
 
-    def _held(self, what_then: str) -> RunLockedError:
-        return RunLockedError(
-            f"run {self._path.parent.name!r} is being written by {self.holder()}",
-            hint=f"Wait for it, or end that process; {what_then}",
-        )
-
     def _beat(self) -> None:
         while not self._ended.wait(BEAT):
             try:
@@ -77,11 +70,37 @@ class RunLock:
 
     def holder(self) -> str:
         """Host, pid and start of whoever holds the lock, as far as they are known."""
-        data = _read(self._holder)
-        try:
-            return f"process {data['pid']} on {data['host']}, started {data['started']}"
-        except KeyError:
-            return "another process"
+        return describe(_read(self._holder))
+
+
+def own_record() -> dict[str, Any]:
+    """This process as the holder of a lock."""
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"host": socket.gethostname(), "machine": machine(), "pid": os.getpid(), "started": started}
+
+
+def parse_record(text: str | bytes) -> dict[str, Any]:
+    """A holder's record; empty if it is none."""
+    try:
+        data = json.loads(text)
+    except ValueError:
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def describe(record: dict[str, Any]) -> str:
+    """Host, pid and start of a holder, as far as they are known."""
+    try:
+        return f"process {record['pid']} on {record['host']}, started {record['started']}"
+    except KeyError:
+        return "another process"
+
+
+def held(run: str, who: str, what_then: str) -> RunLockedError:
+    """That a run has a writer, and what to do."""
+    return RunLockedError(
+        f"run {run!r} is being written by {who}", hint=f"Wait for it, or end that process; {what_then}"
+    )
 
 
 def machine() -> str:
@@ -122,7 +141,6 @@ def _lives_elsewhere(holder: Path) -> bool:
 
 def _read(holder: Path) -> dict[str, Any]:
     try:
-        data = json.loads(holder.read_text())
-    except (OSError, ValueError):
+        return parse_record(holder.read_bytes())
+    except OSError:
         return {}
-    return data if isinstance(data, dict) else {}

@@ -68,11 +68,7 @@ class Mirror:
                     self._forget(folder, known)
             elif manifest in known or others:
                 self._forget(folder, known)
-        wanted = {
-            name: item
-            for name, item in there.items()
-            if name == RUN_FILE or any(name.startswith(f"{folder}/") for folder in _above(name) & stages)
-        }
+        wanted = {name: item for name, item in there.items() if name == RUN_FILE or _stage_of(name) in stages}
         self._leave_only(wanted, stages)
         late = [name for name in wanted if not checkpoints and _LARGE.match(name)]
         for name in late:  # so that the copy shows which checkpoints there are
@@ -105,12 +101,10 @@ class Mirror:
             StageError: The store cannot be reached, or another process committed that stage.
         """
         self._check_lock()
-        files = {path.relative_to(self.folder).as_posix(): path for path in (self.folder / folder).rglob("*")}
-        files = {name: path for name, path in files.items() if path.is_file()}
         manifest = f"{folder}/{MANIFEST}"
-        del files[manifest]
-        self._upload(files)
-        self.store.delete([name for name in self.store.find(f"{folder}/") if name not in files and name != manifest])
+        names = [name for name in self._files(folder) if name != manifest]
+        self._upload(names)
+        self.store.delete([name for name in self.store.find(f"{folder}/") if name not in {*names, manifest}])
         self._check_lock()
         body = (self.folder / manifest).read_bytes()
         try:
@@ -124,20 +118,19 @@ class Mirror:
                 ) from None
         self._note(f"{folder}/")
 
-    def push_files(self, names: Iterable[str]) -> None:
-        """Upload files, replacing what is there."""
+    def push(self, name: str) -> None:
+        """Upload a file, or a folder's files, replacing what is there."""
         self._check_lock()
-        names = list(names)
-        self._upload({name: self.folder / name for name in names})
-        for name in names:
-            self._note(name)
+        self._upload(self._files(name) or [name])
+        self._note(name)
 
     def drop(self, below: str) -> None:
         """Remove objects, a manifest first: without it the rest is no stage."""
         self._check_lock()
-        names = sorted(self.store.find(below), key=lambda name: not name.endswith(f"/{MANIFEST}"))
-        self.store.delete([name for name in names if name.endswith(f"/{MANIFEST}")])
-        self.store.delete([name for name in names if not name.endswith(f"/{MANIFEST}")])
+        names = self.store.find(below)
+        manifests = [name for name in names if name.endswith(f"/{MANIFEST}")]
+        self.store.delete(manifests)
+        self.store.delete([name for name in names if name not in manifests])
         known = self._known()
         self._keep({name: etag for name, etag in known.items() if not _below(name, below)})
 
@@ -163,9 +156,14 @@ class Mirror:
         if self.lock is not None:
             self.lock.check()
 
-    def _upload(self, files: dict[str, Path]) -> None:
+    def _files(self, below: str) -> list[str]:
+        """Files of the copy below a folder."""
+        found = (self.folder / below).rglob("*")
+        return [path.relative_to(self.folder).as_posix() for path in found if path.is_file()]
+
+    def _upload(self, names: list[str]) -> None:
         with ThreadPoolExecutor(_THREADS) as executor:
-            list(executor.map(lambda name: self.store.upload(files[name], name), files))
+            list(executor.map(lambda name: self.store.upload(self.folder / name, name), names))
 
     def _note(self, below: str) -> None:
         """Remember what was just uploaded."""
@@ -204,8 +202,8 @@ class Mirror:
                 (self.folder / folder).rename(work)
 
         def fetch(name: str) -> None:
-            folder = next(iter(_above(name) & new.keys()), None)
-            target = new[folder] / name.removeprefix(f"{folder}/") if folder else self.folder / name
+            folder = _stage_of(name)
+            target = new[folder] / name.removeprefix(f"{folder}/") if folder in new else self.folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = target.with_name(f".{target.name}.tmp")
             self.store.download(name, temporary)
@@ -236,10 +234,9 @@ class Mirror:
         write_atomic(self.folder / KNOWN, json.dumps(known, indent=0), durable=False)
 
 
-def _above(name: str) -> set[str]:
-    """The stage that a name lies in, as a set of at most one."""
-    parts = name.split("/")
-    return {"/".join(parts[:3])} if len(parts) > 3 else set()
+def _stage_of(name: str) -> str:
+    """The stage that a file of one lies in, such as ``iterations/007/update``."""
+    return "/".join(name.split("/")[:3])
 
 
 def _below(name: str, place: str) -> bool:

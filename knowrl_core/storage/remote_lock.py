@@ -1,17 +1,14 @@
 """One writer a run in an object store: a record that is taken, renewed and given back by conditional puts."""
 
 import json
-import os
-import socket
 import threading
 import time
 import uuid
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, Self
 
-from knowrl_core.errors import RunLockedError, StageError
-from knowrl_core.storage.lock import BEAT, STALE, RunLock, machine
+from knowrl_core.errors import StageError
+from knowrl_core.storage.lock import BEAT, DEAD_MACHINE, STALE, RunLock, describe, held, own_record, parse_record
 from knowrl_core.storage.objects import ConflictError, ObjectStore
 
 LOCK: Final = ".lock.json"
@@ -84,35 +81,21 @@ class RemoteLock:
 
     def _take(self) -> None:
         self._lost = False
-        self._record = {
-            "host": socket.gethostname(),
-            "machine": machine(),
-            "pid": os.getpid(),
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "copy": self._copy,
-            "token": uuid.uuid4().hex,
-        }
+        self._record = {**own_record(), "copy": self._copy, "token": uuid.uuid4().hex}
         found = self._store.read(LOCK)
         try:
             if found is None:
                 self._etag = self._store.put(LOCK, self._body(), absent=True)
             else:
                 body, etag, age = found
-                holder = parse(body)
+                holder = parse_record(body)
                 if holder and holder.get("copy") != self._copy and age < STALE:
-                    raise self._held(holder)
+                    raise held(self._store.url, describe(holder), DEAD_MACHINE)
                 self._etag = self._store.put(LOCK, self._body(), etag=etag)
         except ConflictError:
             other = self._store.read(LOCK)
-            raise self._held(parse(other[0]) if other else {}) from None
+            raise held(self._store.url, describe(parse_record(other[0]) if other else {}), DEAD_MACHINE) from None
         self._renewed = time.monotonic()
-
-    def _held(self, holder: dict[str, Any]) -> RunLockedError:
-        return RunLockedError(
-            f"run {self._store.url} is being written by {describe(holder)}",
-            hint=f"Wait for it, or end that process; if it is dead, this is known {STALE:g} s after its last sign of "
-            "life.",
-        )
 
     def _body(self) -> bytes:
         return json.dumps({**self._record, "beat": time.time_ns()}).encode()  # another content: another etag
@@ -133,31 +116,14 @@ class RemoteLock:
             except ConflictError:
                 # The answer to a put of our own may have been lost on its way.
                 found = self._store.read(LOCK)
-                if found is None or parse(found[0]).get("token") != self._record["token"]:
+                if found is None or parse_record(found[0]).get("token") != self._record["token"]:
                     self._lost = True
                     return
                 self._etag = found[1]
             self._renewed = time.monotonic()
 
 
-def parse(body: bytes) -> dict[str, Any]:
-    """A record; empty if nobody holds the lock, or it cannot be read."""
-    try:
-        data = json.loads(body)
-    except ValueError:
-        return {}
-    return data if isinstance(data, dict) else {}
-
-
-def describe(holder: dict[str, Any]) -> str:
-    """Host, pid and start of a holder, as far as they are known."""
-    try:
-        return f"process {holder['pid']} on {holder['host']}, started {holder['started']}"
-    except KeyError:
-        return "another process"
-
-
 def is_held(store: ObjectStore) -> bool:
     """Whether some process writes to the run now."""
     found = store.read(LOCK)
-    return found is not None and bool(parse(found[0])) and found[2] < STALE
+    return found is not None and bool(parse_record(found[0])) and found[2] < STALE

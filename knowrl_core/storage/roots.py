@@ -45,8 +45,7 @@ def run_paths(root: str, name: str) -> RunPaths:
     folder = local_root(root)
     if not is_url(root):
         return RunPaths(folder, name)
-    store = ObjectStore(root)
-    return RunPaths(folder, name, url=store.url, remote=Mirror(store.below(name), folder / name))
+    return RunPaths(folder, name, remote=Mirror(ObjectStore(root).below(name), folder / name))
 
 
 def runs_in(root: str) -> list[RunPaths]:

@@ -6,64 +6,20 @@ the time of the last change (ctime) itself, and no program can set it back. What
 loses bits by itself; ``knowrl verify`` reads everything.
 """
 
-import errno
-import hashlib
 import json
 import os
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from knowrl_core.storage.files import sha256_file, write_atomic
-from knowrl_core.storage.objects import ObjectStore
 
 LARGE: Final = 1 << 24
 """Bytes from which on a file is worth remembering; smaller ones are hashed every time."""
 
 SETTLED: Final = 2_000_000_000
 """Nanoseconds without a change before a file is remembered: two changes within one tick of the clock look like one."""
-
-
-class Files(Protocol):
-    """Where files are measured."""
-
-    def size(self, file: Path) -> int:
-        """Bytes of a file."""
-
-    def sha256(self, file: Path) -> str:
-        """The sha256 of a file."""
-
-
-class StoredFiles:
-    """What an object store has in the places of a working copy's files; all of it is read, none of it kept.
-
-    Args:
-        store: The run's objects.
-        folder: The working copy.
-    """
-
-    def __init__(self, store: ObjectStore, folder: Path) -> None:
-        self._store, self._folder = store, folder
-        self._there = store.find()
-
-    def size(self, file: Path) -> int:
-        """Bytes of an object.
-
-        Raises:
-            OSError: It is missing.
-        """
-        name = file.relative_to(self._folder).as_posix()
-        if name not in self._there:
-            raise FileNotFoundError(errno.ENOENT, "no such object")
-        return self._there[name].size
-
-    def sha256(self, file: Path) -> str:
-        """The sha256 of an object."""
-        digest = hashlib.sha256()
-        for block in self._store.blocks(file.relative_to(self._folder).as_posix()):
-            digest.update(block)
-        return digest.hexdigest()
 
 
 class SeenFiles:
@@ -77,6 +33,10 @@ class SeenFiles:
         self._path = path
         self._before = _read(path)
         self._now: dict[str, list[object]] = {}
+
+    def shown(self, file: Path) -> str:
+        """A file's place for people."""
+        return str(file)
 
     def size(self, file: Path) -> int:
         """Bytes of a file.

@@ -9,18 +9,33 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Final
+from pathlib import Path
+from typing import Final, Protocol
 
 from knowrl_core.errors import ArtifactError
 from knowrl_core.storage.layout import RunPaths, StageKey
 from knowrl_core.storage.manifest import FileRef, Manifest, read_manifest
 from knowrl_core.storage.retention import pruned_files
-from knowrl_core.storage.seen import LARGE, Files, SeenFiles, StoredFiles
+from knowrl_core.storage.seen import LARGE, SeenFiles
+from knowrl_core.storage.stored import StoredFiles
 from knowrl_core.storage.tables import REPAIR_HINT
 
 EXTERNAL = "external/"
 
 _THREADS: Final = min(8, os.cpu_count() or 1)
+
+
+class Files(Protocol):
+    """Where files are measured."""
+
+    def shown(self, file: Path) -> str:
+        """A file's place for people."""
+
+    def size(self, file: Path) -> int:
+        """Bytes of a file."""
+
+    def sha256(self, file: Path) -> str:
+        """The sha256 of a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +135,13 @@ def check_file(paths: RunPaths, ref: FileRef, seen: Files) -> None:
     Raises:
         ArtifactError: It is missing, truncated or altered.
     """
-    path = f"{paths.shown}/{ref.path}" if isinstance(seen, StoredFiles) else paths.folder / ref.path
+    file = paths.folder / ref.path
+    path = seen.shown(file)
     try:
-        size = seen.size(paths.folder / ref.path)
+        size = seen.size(file)
         if ref.bytes is not None and size != ref.bytes:
             raise ArtifactError(f"{path}: got {size:,} bytes, expected {ref.bytes:,}", hint=REPAIR_HINT)
-        found = seen.sha256(paths.folder / ref.path)
+        found = seen.sha256(file)
     except OSError as error:
         raise ArtifactError(
             f"{path}: {error.strerror or error}, expected a committed file", hint=REPAIR_HINT
@@ -155,7 +171,7 @@ def inspect_run(paths: RunPaths, keys: Sequence[StageKey]) -> Inspection:
     """Read every file of a run, and name everything that is wrong, not only the first."""
     found = Inspection()
     known: dict[str, str] = {}
-    seen = SeenFiles(None) if paths.remote is None else StoredFiles(paths.remote.store, paths.folder)
+    seen = SeenFiles(None) if paths.remote is None else StoredFiles(paths.remote)
     missing: StageKey | None = None
     for key in keys:
         folder = paths.stage(key)
