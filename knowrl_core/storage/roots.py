@@ -10,6 +10,7 @@ from pathlib import Path
 import platformdirs
 
 from knowrl_core.errors import RunLockedError
+from knowrl_core.storage.files import write_atomic
 from knowrl_core.storage.layout import RunPaths
 from knowrl_core.storage.lock import RunLock, is_locked
 from knowrl_core.storage.mirror import Mirror
@@ -102,9 +103,8 @@ def is_running(paths: RunPaths) -> bool:
 def _copy_id(folder: Path) -> str:
     """Names the working copies of this folder; made when it is asked for first."""
     path = folder / ".copy-id"
-    try:
-        with path.open("x") as file:
-            file.write(uuid.uuid4().hex)
-    except FileExistsError:
-        pass
+    if not path.exists():
+        # Two processes at once: one id stays, and the other's lock is known to be dead after a minute only.
+        with suppress(FileNotFoundError):
+            write_atomic(path, uuid.uuid4().hex)
     return path.read_text()
