@@ -62,7 +62,7 @@ smoke: install
 	$(BIN)/knowrl run --config smoke
 
 test: install-dev
-	$(BIN)/pytest -q -n $(JOBS) --dist loadfile
+	$(BIN)/pytest -q -n $(JOBS) --dist loadfile --durations=40
 
 unit: install-dev
 	$(BIN)/pytest -q -n $(JOBS) --dist loadfile tests/unit
