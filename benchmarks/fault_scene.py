@@ -84,13 +84,13 @@ class Scene:
         return code, (self.folder / "log").read_text(errors="replace")
 
     def tree(self, pid: int) -> list[psutil.Process]:
-        """The process and all that belong to it."""
+        """The process and all that belong to it and still run (a zombie feels no fault)."""
         try:
             main = psutil.Process(pid)
             found = {process.pid: process for process in [main, *main.children(recursive=True), *belonging(pid)]}
+            return [process for process in found.values() if process.status() != psutil.STATUS_ZOMBIE]
         except psutil.Error:
             return []
-        return list(found.values())
 
     def left_behind(self, pid: int, seconds: float = 20.0) -> list[psutil.Process]:
         """What still runs although its run ended."""
