@@ -14,6 +14,7 @@ from knowrl_core.storage.verify import History, verify_run
 from knowrl_core.worker import WorkerPool
 from knowrl_core.worker.process import signals_held
 from tasks.context import RunContext
+from tasks.interruption import is_interruption
 from tasks.prepare import check_folder, prepare
 from tasks.progress import Reporter
 from tasks.retention import apply_retention
@@ -88,11 +89,11 @@ def open_run(
             apply_retention(ctx)
             yield ctx
             outcome = "stopped" if ctx.stopped else "completed"
-        except Exception as error:
-            attempt.error = f"{type(error).__name__}: {error}"[:2_000]
-            raise
-        except BaseException:  # Control-C, and Prefect's own signal for SIGTERM
-            outcome = "interrupted"
+        except BaseException as error:
+            if is_interruption(error) or not isinstance(error, Exception):
+                outcome = "interrupted"
+            else:
+                attempt.error = f"{type(error).__name__}: {error}"[:2_000]
             raise
         finally:
             attempt.ended, attempt.outcome = now(), outcome

@@ -82,9 +82,8 @@ def go(config: Config, *, repair: bool = False, start: str | None = None) -> Non
     check_folder(paths)
     prepare(config)
     # All that the user gave is checked; Prefect is slow to import and comes only now.
-    from prefect.exceptions import ExternalSignal
-
     from flows.train import train
+    from tasks.interruption import is_interruption
     from tasks.progress import terminal
     from tasks.tracking import tracking_uri
 
@@ -94,31 +93,39 @@ def go(config: Config, *, repair: bool = False, start: str | None = None) -> Non
         start_server()
         with TerminalReporter() as reporter, terminal(reporter):
             train(config=Config.model_validate(config.model_dump()), repair=repair, from_stage=start)
-    except (KeyboardInterrupt, ExternalSignal) as signal_:
-        if paths.run_file.exists():
-            go_on = f"what is committed stands. Go on with: [bold]{printable(resume_command(paths))}[/]"
-        else:
-            go_on = "the run had not begun"
-        err.print(f"\ninterrupted; {go_on}", soft_wrap=True)
-        raise KeyboardInterrupt from signal_
-    except KnowrlError as error:
-        if error.exit_code == 1:
-            raise type(error)(
-                error.message, hint=f"{error.hint}\nGo on with: {resume_command(paths)}".strip()
-            ) from error
-        if error.hint == REPAIR_HINT:
-            raise type(error)(
-                error.message, hint=error.hint.replace("knowrl resume RUN", resume_command(paths))
-            ) from error
-        raise
-    except Exception as error:
-        if os.environ.get("KNOWRL_TRACEBACK"):
+    except BaseException as error:
+        if is_interruption(error):
+            _say_interrupted(paths)
+            raise KeyboardInterrupt from error
+        explained = _explain(error, paths) if isinstance(error, Exception) else error
+        if explained is error:
             raise
-        raise StageError(
-            f"{type(error).__name__}: {error}"[:4_000],
-            hint=f"KNOWRL_TRACEBACK=1 shows where. Go on with: {resume_command(paths)}",
-        ) from error
+        raise explained from error
     _show(paths, config, redacted(tracking_uri(config, paths.root)))
+
+
+def _say_interrupted(paths: RunPaths) -> None:
+    if paths.run_file.exists():
+        go_on = f"what is committed stands. Go on with: [bold]{printable(resume_command(paths))}[/]"
+    else:
+        go_on = "the run had not begun"
+    err.print(f"\ninterrupted; {go_on}", soft_wrap=True)
+
+
+def _explain(error: Exception, paths: RunPaths) -> Exception:
+    """What ended the run, with the command that goes on; as it is where there is nothing to add."""
+    if isinstance(error, KnowrlError):
+        if error.exit_code == 1:
+            return type(error)(error.message, hint=f"{error.hint}\nGo on with: {resume_command(paths)}".strip())
+        if error.hint == REPAIR_HINT:
+            return type(error)(error.message, hint=error.hint.replace("knowrl resume RUN", resume_command(paths)))
+        return error
+    if os.environ.get("KNOWRL_TRACEBACK"):
+        return error
+    return StageError(
+        f"{type(error).__name__}: {error}"[:4_000],
+        hint=f"KNOWRL_TRACEBACK=1 shows where. Go on with: {resume_command(paths)}",
+    )
 
 
 def _show(paths: RunPaths, config: Config, uri: str) -> None:

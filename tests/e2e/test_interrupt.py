@@ -72,8 +72,8 @@ def test_interrupted(*, tmp_path, home, own_home, prefect_server, reference, sto
 
     stop(process)
 
-    assert process.wait(60) == 130
-    text = (tmp_path / "log").read_text()
+    code, text = process.wait(60), (tmp_path / "log").read_text()
+    assert code == 130, text
     assert "interrupted; what is committed stands" in text
     assert "Traceback" not in text
     assert "rror" not in text
