@@ -43,12 +43,13 @@ def start_server() -> None:
     would leave at once, and the run could not tell it any more that it was interrupted. Signals that the starting
     thread blocks stay blocked in the server; it ends by SIGTERM.
     """
-    from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import get_current_settings
 
     settings = get_current_settings()
     if settings.api.url or not settings.server.ephemeral.enabled:
         return
+    from prefect.server.api.server import SubprocessASGIServer  # two seconds, for those who need it
+
     problems: list[Exception] = []
 
     def start() -> None:

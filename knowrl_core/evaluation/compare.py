@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy.stats import binomtest
 
 from knowrl_core.errors import InputError
 from knowrl_core.evaluation.bootstrap import percentile_interval, resample
@@ -137,6 +136,8 @@ def compare(model: Outcomes, baseline: Outcomes, *, resamples: int, seed: int, n
 
 def mcnemar(only_first: int, only_second: int) -> float:
     """Two-sided p-value of the exact McNemar test; 1 if no task tells the two apart."""
+    from scipy.stats import binomtest  # takes half a second, and few commands compare
+
     apart = only_first + only_second
     return float(binomtest(only_first, apart, 0.5).pvalue) if apart else 1.0
 

@@ -13,10 +13,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-from sklearn.pipeline import make_pipeline
 
 from knowrl_core.evaluation.benchmarks.model import BenchmarkTask
 from knowrl_core.evaluation.metrics import metric_records
@@ -106,6 +102,8 @@ def tfidf_scores(texts: Sequence[str], truth: Bools, unit: Any, *, seed: int) ->
     """
     if not len(truth) or min(truth.sum(), (~truth).sum()) < FOLDS or len(set(unit.tolist())) < FOLDS:
         return None
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # as in _classifier: slow to import
+
     x = np.array(texts, dtype=object)
     # The grouped splitter looks for the best fold group by group; without pairs that is time for nothing.
     grouped = len(set(unit.tolist())) < len(unit)
@@ -121,6 +119,10 @@ def tfidf_scores(texts: Sequence[str], truth: Bools, unit: Any, *, seed: int) ->
 
 
 def _classifier() -> Any:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
     # One-letter words and signs are cues, too ("I", "?"), so they are kept, unlike by default. liblinear: short rows
     # are no work for BLAS threads, and its result does not depend on their number.
     words = TfidfVectorizer(ngram_range=(1, 2), tokenizer=_TOKEN.findall, token_pattern=None, sublinear_tf=True)

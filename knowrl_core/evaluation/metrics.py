@@ -18,7 +18,6 @@ has 0 there, a coin one quarter.
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn import metrics as sk
 
 from knowrl_core.evaluation.bootstrap import confidence_intervals
 from knowrl_core.evaluation.outcomes import Bools, Floats, Outcomes, outcomes_of
@@ -86,6 +85,8 @@ def _confusion(truth: Bools, called: Bools) -> dict[str, float | None]:
     names = ("accuracy", "balanced_accuracy", "f1", "precision", "recall", "mcc")
     if not len(truth):
         return dict.fromkeys(names)
+    from sklearn import metrics as sk  # takes a second: not for commands that evaluate nothing
+
     positives = int(truth.sum())
     both = 0 < positives < len(truth)
     return {
@@ -101,6 +102,8 @@ def _confusion(truth: Bools, called: Bools) -> dict[str, float | None]:
 def _scores(truth: Bools, scores: Floats) -> dict[str, float | None]:
     if not len(truth):
         return dict.fromkeys(("auroc", "brier", "ece"))
+    from sklearn import metrics as sk
+
     apart = np.bincount(bins_of(scores), weights=truth - scores)
     return {
         "auroc": float(sk.roc_auc_score(truth, scores)) if 0 < truth.sum() < len(truth) else None,

@@ -21,6 +21,7 @@ from tests.e2e.helpers import (
     wait_for,
     worker_of,
 )
+from tests.e2e.servers import Server
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 UPDATE = StageKey(1, "update")
@@ -93,6 +94,22 @@ def test_interrupted(*, tmp_path, home, own_home, prefect_server, reference, sto
     assert {name: after[name] for name in before} == before
     assert [attempt.outcome for attempt in RunFile.read(paths).attempts] == ["interrupted", "completed"]
     assert not list(paths.folder.rglob("*.partial"))
+
+
+def test_a_server_that_fails_meanwhile_makes_no_error_of_it(tmp_path):
+    """Prefect reports the interruption to its server; that this fails must not be taken for the reason of the end."""
+    server = Server("prefect", tmp_path / "server")
+    server.start()
+    process = started(tmp_path, tmp_path / "server", PREFECT_API_URL=server.url, PREFECT_CLIENT_MAX_RETRIES="0")
+    server.kill()
+
+    sigterm(process)
+
+    code, text = process.wait(120), (tmp_path / "log").read_text()
+    assert code == 130, text
+    assert "interrupted; what is committed stands" in text
+    assert "Traceback" not in text
+    assert RunFile.read(RunPaths(tmp_path, "smoke")).attempts[-1].outcome == "interrupted"
 
 
 def test_killed_alone_with_an_ephemeral_server(tmp_path, own_home, reference):

@@ -1,4 +1,4 @@
-"""kill -9 in each of the five stages, then the same command: the result equals that of an uninterrupted run."""
+"""kill -9 in each of the five stages, and after each the same command: the result equals an uninterrupted run's."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from knowrl_core.storage.run_file import RunFile
 from tests.e2e.helpers import TINY, artifacts, in_stage, kill_group, knowrl, manifests, start, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
-ITERATIONS = 3
+ITERATIONS = 4
 
 
 def command(root):
@@ -48,22 +48,28 @@ def prefect_state(server, attempt):
     return httpx.get(f"{server}/flow_runs/{attempt.prefect_flow_run}", timeout=30).json()["state_type"]
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_killed_inside_a_stage(tmp_path, home, prefect_server, uninterrupted, stage):
-    folder = tmp_path / "smoke"
-    key = kill_in(stage, tmp_path, home, prefect_server, tmp_path / "log")
-    before = manifests(folder)
-    assert f"iterations/{key}" not in before
-    assert all(f"iterations/{key.iteration:03d}/{earlier}" in before for earlier in STAGES[: STAGES.index(stage)])
+def test_killed_inside_every_stage(tmp_path, home, prefect_server, uninterrupted):
+    folder, paths = tmp_path / "smoke", RunPaths(tmp_path, "smoke")
+    killed, before = [], {}
+    for stage in STAGES:
+        killed.append(kill_in(stage, tmp_path, home, prefect_server, tmp_path / "log"))
+        now = manifests(folder)
+        assert {name: now[name] for name in before} == before, "a committed stage was run again"
+        assert f"iterations/{killed[-1]}" not in now
+        assert all(
+            f"iterations/{killed[-1].iteration:03d}/{earlier}" in now for earlier in STAGES[: STAGES.index(stage)]
+        )
+        before = now
 
     done = knowrl(*command(tmp_path), home=home, check=0, PREFECT_API_URL=prefect_server)
 
-    assert f"resuming at {key}" in done.stderr
+    assert f"resuming at {killed[-1]}" in done.stderr
     after = manifests(folder)
     assert {name: after[name] for name in before} == before, "a committed stage was run again"
     assert artifacts(folder) == uninterrupted
     assert any(name.endswith("checkpoint/model.safetensors") for name in uninterrupted)
-    outcomes = [attempt.outcome for attempt in RunFile.read(RunPaths(tmp_path, "smoke")).attempts]
-    assert outcomes == ["killed", "completed"]
+    attempts = RunFile.read(paths).attempts
+    assert [attempt.outcome for attempt in attempts] == ["killed"] * len(STAGES) + ["completed"]
+    assert [attempt.first_stage for attempt in attempts[1:]] == [str(key) for key in killed]
     assert not list(folder.rglob("*.partial"))
-    assert prefect_state(prefect_server, RunFile.read(RunPaths(tmp_path, "smoke")).attempts[0]) == "CRASHED"
+    assert [prefect_state(prefect_server, attempt) for attempt in attempts[:-1]] == ["CRASHED"] * len(STAGES)

@@ -112,7 +112,7 @@ def _rows(name: str, path: Path | None, files: Sequence[str], read: Read, hub: S
 def _hub_rows(name: str, part: HubPart, files: Sequence[str]) -> Iterator[Row]:
     hint = f"Or download {_named(files)} (`knowrl evaluate --list` says from where) and give it with --path."
     try:
-        import datasets  # noqa: PLC0415 - an extra
+        import datasets
     except ImportError:
         raise InputError(
             f"{name}: got no path, and the package 'datasets' is not installed, which reads it from the Hub",
