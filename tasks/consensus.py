@@ -72,4 +72,5 @@ def _as_judged(config: ConsensusConfig, judged: dict[str, Any]) -> ConsensusConf
     return config.model_copy(update={"anchors": AnchorConfig(share=judged["anchors"]["share"])})
 
 
-consensus = stage_task(Stage(name=CONSENSUS, config=_config, inputs=_inputs, body=_body, uses_model=False))
+STAGE = Stage(name=CONSENSUS, config=_config, inputs=_inputs, body=_body, uses_model=False)
+consensus = stage_task(STAGE)

@@ -184,4 +184,5 @@ def _prompts(tasks: int, config: Config) -> int:
     return expected_steps(tasks, config.verdict, k=config.evaluation.k)
 
 
-evaluate = stage_task(Stage(name=EVALUATE, config=_config, inputs=_inputs, body=_body))
+STAGE = Stage(name=EVALUATE, config=_config, inputs=_inputs, body=_body)
+evaluate = stage_task(STAGE)

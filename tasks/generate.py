@@ -96,4 +96,5 @@ def held_out(ctx: RunContext, key: StageKey) -> dict[str, list[tuple[str, str]]]
     return sets
 
 
-generate = stage_task(Stage(name=GENERATE, config=_config, inputs=_inputs, body=_body))
+STAGE = Stage(name=GENERATE, config=_config, inputs=_inputs, body=_body)
+generate = stage_task(STAGE)

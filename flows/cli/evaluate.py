@@ -74,6 +74,7 @@ def evaluate(
     prepare_environment()
     from flows.cli.assessment import as_json, show
     from knowrl_core.evaluation import BENCHMARKS, controls_only
+    from tasks.open_sets import open_sets
 
     if list_:
         _list(list(BENCHMARKS.values()), as_json=json_)
@@ -88,7 +89,7 @@ def evaluate(
     if views is not None:
         overrides.append(f"verdict.views={json.dumps([name.strip() for name in views.split(',')])}")
     resolved = load_config(config, overrides)
-    sets = _open(resolved, benchmark or [], path or [], limit)
+    sets = open_sets(resolved, benchmark or [], path or [], limit)
     baselines = _baselines(baseline, sets) if baseline else {}
     if model is None:
         found = [controls_only(item, resamples=resolved.evaluation.bootstrap, seed=resolved.run.seed) for item in sets]
@@ -133,30 +134,3 @@ def _judge(
     err.print(printable(f"{config.model.path}: {names}"), soft_wrap=True)
     with JudgingBar("judging") as reporter:
         return evaluate_model(config, sets, reporter, out=out, baselines=baselines)
-
-
-def _open(config: Config, names: list[str], paths: list[str], limit: int | None) -> "list[OpenSet]":
-    """Read and check the sets before any model is loaded."""
-    from knowrl_core.evaluation import find_benchmark, open_set
-    from tasks.prepare import seed_path
-
-    benchmarks = [find_benchmark(name) for name in names or ["probe"]]
-    if len(set(names)) < len(names):
-        raise InputError(f"got benchmarks {', '.join(names)}, expected each once")
-    takers = [item for item in benchmarks if not item.builtin] or benchmarks
-    if len(paths) == 1 and Path(paths[0]).expanduser().is_dir():
-        paths = paths * len(takers)
-    if paths and len(paths) != len(takers):
-        expected = ", ".join(item.name for item in takers)
-        raise InputError(
-            f"got {len(paths)} paths, expected one for each of {expected}, in this order, or one folder for all"
-        )
-    places = {item.name: Path(place).expanduser() for item, place in zip(takers, paths, strict=False)}
-    opened = []
-    for item in benchmarks:
-        place, most = places.get(item.name), limit
-        if item.name == "probe":
-            place = place or seed_path(config.files.probe, "probe.jsonl")
-            most = config.evaluation.probe_limit if limit is None else limit
-        opened.append(open_set(item, place, limit=most or 0, seed=config.run.seed))
-    return opened

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import doctor, evaluate, fork, remove, run, seeds, status, verify
+from flows.cli import deploy, doctor, evaluate, fork, remove, run, seeds, status, study, verify
 from flows.cli.console import print_error
 from flows.cli.options import EXIT_INTERRUPTED
 from knowrl_core.errors import KnowrlError
@@ -44,6 +44,8 @@ app.command("run")(run.run)
 app.command("resume")(run.resume)
 app.command("fork")(fork.fork)
 app.command("verify")(verify.verify)
+app.command("study")(study.study)
+app.command("deploy")(deploy.deploy)
 app.command("remove")(remove.remove)
 app.command("status")(status.status)
 app.command("evaluate")(evaluate.evaluate)

@@ -3,6 +3,8 @@
 import os
 import shlex
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Annotated
 
@@ -83,33 +85,50 @@ def go(config: Config, *, repair: bool = False, start: str | None = None) -> Non
     prepare(config)
     # All that the user gave is checked; Prefect is slow to import and comes only now.
     from flows.train import train
-    from tasks.interruption import is_interruption
     from tasks.progress import terminal
     from tasks.tracking import tracking_uri
 
     err.print(f"run [bold]{printable(config.run.name)}[/] in {printable(paths.shown)}", soft_wrap=True)
-    _catch_signals()
-    try:
-        start_server()
-        with TerminalReporter() as reporter, terminal(reporter):
-            train(config=Config.model_validate(config.model_dump()), repair=repair, from_stage=start)
-    except BaseException as error:
-        if is_interruption(error):
-            _say_interrupted(paths)
-            raise KeyboardInterrupt from error
-        explained = _explain(error, paths) if isinstance(error, Exception) else error
-        if explained is error:
-            raise
-        raise explained from error
+    with (
+        ended_in_order(lambda error: _explain(error, paths), lambda: _what_stands(paths)),
+        TerminalReporter() as reporter,
+        terminal(reporter),
+    ):
+        train(config=Config.model_validate(config.model_dump()), repair=repair, from_stage=start)
     _show(paths, config, redacted(tracking_uri(config, paths.root)))
 
 
-def _say_interrupted(paths: RunPaths) -> None:
-    if paths.run_file.exists():
-        go_on = f"what is committed stands. Go on with: [bold]{printable(resume_command(paths))}[/]"
-    else:
-        go_on = "the run had not begun"
-    err.print(f"\ninterrupted; {go_on}", soft_wrap=True)
+@contextmanager
+def ended_in_order(explain: Callable[[Exception], Exception], what_stands: Callable[[], str]) -> Iterator[None]:
+    """Give a flow its server, and its end a message.
+
+    Args:
+        explain: Makes of a failure what the user reads.
+        what_stands: Says after an interruption what there is, and how to go on.
+
+    Raises:
+        KeyboardInterrupt: It was interrupted; that has been said.
+    """
+    from tasks.interruption import is_interruption
+
+    _catch_signals()
+    try:
+        start_server()
+        yield
+    except BaseException as error:
+        if is_interruption(error):
+            err.print(f"\ninterrupted; {what_stands()}", soft_wrap=True)
+            raise KeyboardInterrupt from error
+        explained = explain(error) if isinstance(error, Exception) else error
+        if explained is error:
+            raise
+        raise explained from error
+
+
+def _what_stands(paths: RunPaths) -> str:
+    if not paths.run_file.exists():
+        return "the run had not begun"
+    return f"what is committed stands. Go on with: [bold]{printable(resume_command(paths))}[/]"
 
 
 def _explain(error: Exception, paths: RunPaths) -> Exception:
@@ -120,11 +139,15 @@ def _explain(error: Exception, paths: RunPaths) -> Exception:
         if error.hint == REPAIR_HINT:
             return type(error)(error.message, hint=error.hint.replace("knowrl resume RUN", resume_command(paths)))
         return error
+    return as_stage_error(error, resume_command(paths))
+
+
+def as_stage_error(error: Exception, go_on: str) -> Exception:
+    """An error of a library as one of ours, with the command that goes on."""
     if os.environ.get("KNOWRL_TRACEBACK"):
         return error
     return StageError(
-        f"{type(error).__name__}: {error}"[:4_000],
-        hint=f"KNOWRL_TRACEBACK=1 shows where. Go on with: {resume_command(paths)}",
+        f"{type(error).__name__}: {error}"[:4_000], hint=f"KNOWRL_TRACEBACK=1 shows where. Go on with: {go_on}"
     )
 
 

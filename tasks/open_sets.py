@@ -1,0 +1,43 @@
+"""The labelled sets that an evaluation without a run names."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from knowrl_core.config import Config
+from knowrl_core.errors import InputError
+from knowrl_core.evaluation import OpenSet, find_benchmark, open_set
+from tasks.prepare import seed_path
+
+
+def open_sets(config: Config, names: Sequence[str], paths: Sequence[str], limit: int | None) -> list[OpenSet]:
+    """Read and check labelled sets before any model is loaded.
+
+    Args:
+        config: Where the probe lies, its limit, and the seed of draws.
+        names: The sets; none means the probe.
+        paths: File or folder of each set that is not built in, in their order, or one folder for all.
+        limit: Most tasks a set; 0 means all, None the limit of the config for the probe and all of the others.
+
+    Raises:
+        InputError: A name is unknown or there twice, or a path is missing or holds no such set.
+    """
+    benchmarks = [find_benchmark(name) for name in names or ["probe"]]
+    if len(set(names)) < len(names):
+        raise InputError(f"got benchmarks {', '.join(names)}, expected each once")
+    takers = [item for item in benchmarks if not item.builtin] or benchmarks
+    if len(paths) == 1 and Path(paths[0]).expanduser().is_dir():
+        paths = [*paths] * len(takers)
+    if paths and len(paths) != len(takers):
+        expected = ", ".join(item.name for item in takers)
+        raise InputError(
+            f"got {len(paths)} paths, expected one for each of {expected}, in this order, or one folder for all"
+        )
+    places = {item.name: Path(place).expanduser() for item, place in zip(takers, paths, strict=False)}
+    opened = []
+    for item in benchmarks:
+        place, most = places.get(item.name), limit
+        if item.name == "probe":
+            place = place or seed_path(config.files.probe, "probe.jsonl")
+            most = config.evaluation.probe_limit if limit is None else limit
+        opened.append(open_set(item, place, limit=most or 0, seed=config.run.seed))
+    return opened
