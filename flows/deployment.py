@@ -22,10 +22,13 @@ from knowrl_core.resources import shipped
 
 CPU_POOL: Final = "knowrl"
 GPU_POOL: Final = "knowrl-gpu"
+CONTROL_POOL: Final = "knowrl-control"
+CONTROL_SLOTS: Final = 100
 AUTOMATION: Final = "KnowRL: a flow run whose process is gone has crashed"
 _DESCRIPTIONS = {
     CPU_POOL: "KnowRL on CPUs. A slot is one flow run at a time.",
     GPU_POOL: "KnowRL on GPUs. A slot is one device; further flow runs wait.",
+    CONTROL_POOL: "Flow runs that only wait for others (knowrl/relay).",
 }
 _ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
 
@@ -53,7 +56,12 @@ def set_up(slots: int, gpu_slots: int, dead_after: int) -> list[str]:
         )
     try:
         with get_client(sync_client=True) as client:
-            done = [_pool(client, CPU_POOL, slots), _pool(client, GPU_POOL, gpu_slots), _automation(client, dead_after)]
+            done = [
+                _pool(client, CPU_POOL, slots),
+                _pool(client, GPU_POOL, gpu_slots),
+                _pool(client, CONTROL_POOL, CONTROL_SLOTS),
+                _automation(client, dead_after),
+            ]
     except httpx.HTTPError as error:
         raise InputError(
             f"Prefect server {url}: {type(error).__name__}: {error}"[:2_000],

@@ -4,7 +4,8 @@ Resuming is starting it again with the same run name. The run directory alone sa
 failure, a kill, Control-C, a Prefect retry, or on another Prefect server.
 """
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 from prefect import Task, flow
 from prefect.context import FlowRunContext
@@ -25,7 +26,7 @@ from knowrl_core.config import (
 )
 from knowrl_core.errors import KnowrlError, StageError
 from knowrl_core.guards import Stop
-from knowrl_core.storage.layout import CLASSIFY, CONSENSUS, EVALUATE, GENERATE, UPDATE, StageKey
+from knowrl_core.storage.layout import CLASSIFY, CONSENSUS, EVALUATE, GENERATE, STAGES, UPDATE, StageKey
 from knowrl_core.storage.roots import look, run_paths
 from knowrl_core.storage.run_file import RunFile
 from tasks.classify import classify
@@ -70,7 +71,8 @@ def resolve(profile: str | None, run: str | None, config: Config | None) -> Conf
     return anchored(build_config(deep_merge(data, given), source=f"profile {profile!r} with the flow's parameters"))
 
 
-def _flow_run_name() -> str:
+def flow_run_name() -> str:
+    """Name of a flow run: that of the run which it does."""
     values = flow_run.parameters
     try:
         return resolve(values.get("profile"), values.get("run"), values.get("config")).run.name
@@ -78,13 +80,14 @@ def _flow_run_name() -> str:
         return str(values.get("run") or values.get("profile") or "knowrl")
 
 
-@flow(name="knowrl", flow_run_name=_flow_run_name, persist_result=False)
-def train(
+@flow(name="knowrl", flow_run_name=flow_run_name, persist_result=False)
+def train(  # noqa: PLR0917 - a flow's parameters have names for whoever calls it
     profile: str | None = None,
     run: Annotated[str | None, Field(json_schema_extra={"pattern": f"^{RUN_NAME.pattern}$"})] = None,
     config: Config | None = None,
     repair: bool = False,
     from_stage: Annotated[str | None, Field(json_schema_extra={"pattern": r"^\d{1,6}/[a-z]+$"})] = None,
+    only: list[Literal["generate", "classify", "consensus", "update", "evaluate"]] | None = None,
 ) -> dict[str, Any]:
     """Teach a model what it can and cannot do: generate, classify, consensus, update and evaluate, n times.
 
@@ -96,6 +99,7 @@ def train(
         repair: Do damaged stages, and what follows from them, again.
         from_stage: Go back to this stage, such as 7/update: it and what follows are removed and done again, once. A
             retry of the flow run goes on.
+        only: Stages that may be done here; at the first other one it ends, for others to go on. Empty: all.
     """
     start = StageKey.parse(from_stage) if from_stage else None
     resolved = resolve(profile, run, config)
@@ -116,7 +120,7 @@ def train(
             overruled(ctx)
         elif not pending:
             reporter.message(f"all {len(keys)} stages are committed; nothing to do")
-        stop = stop or _do(ctx, pending)
+        stop = stop or _do(ctx, pending, only or STAGES)
         ctx.stopped = stop is not None
         publish(ctx, stop)
         return {
@@ -126,13 +130,16 @@ def train(
         }
 
 
-def _do(ctx: RunContext, pending: list[StageKey]) -> Stop | None:
-    """Do the stages one after another, until a guard ends the run."""
+def _do(ctx: RunContext, pending: list[StageKey], only: Sequence[str]) -> Stop | None:
+    """Do the stages one after another, until a guard ends the run or one is to be done elsewhere."""
     options = ctx.config.orchestration
     previous = None
-    if pending:
+    if pending and pending[0].stage in only:
         restore_policy(ctx, pending[0])
     for key in pending:
+        if key.stage not in only:
+            ctx.reporter.message(f"{key} is to be done elsewhere")
+            return None
         if key.stage == UPDATE:
             apply_retention(ctx, coming=key.iteration)
         body = warmup if key.stage == UPDATE and ctx.is_warmup(key.iteration) else STAGE_TASKS[key.stage]

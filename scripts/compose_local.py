@@ -157,6 +157,11 @@ class LocalCompose:
             for folder in (*data.parents, socket):
                 if folder.is_relative_to(self.state):
                     folder.chmod(folder.stat().st_mode | 0o011)
+                elif not folder.stat().st_mode & 0o001:
+                    raise ComposeError(
+                        f"user {DATABASE}, as whom PostgreSQL runs under root, may not enter {folder}; choose another "
+                        "folder with --state, or do not run this as root"
+                    )
         new = not (data / "PG_VERSION").exists()
         if new:
             secret = data.parent / "password"

@@ -41,7 +41,8 @@ def shared_until(old: RunPaths, config: Config, inputs: Inputs) -> StageKey | No
     if any(past.get(part) != config.model_dump(mode="json")[part] for part in ("prompts", "files")):
         return None
     try:
-        record.check_past(config, inputs.pins, lambda _key: True)
+        same_name = config.run.model_copy(update={"name": record.name})
+        record.check_past(config.model_copy(update={"run": same_name}), inputs.pins, lambda _key: True)
     except InputError:
         return None
     keys = keys_of(config)

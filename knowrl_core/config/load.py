@@ -8,11 +8,12 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
-from knowrl_core.config.document import Path, parse_yaml
+from knowrl_core.config.document import MAX_BYTES, Path, parse_yaml
 from knowrl_core.config.model import Config
 from knowrl_core.config.problems import describe, field_type, section_at
 from knowrl_core.errors import InputError
 from knowrl_core.resources import shipped
+from knowrl_core.storage.files import read_small
 
 DEFAULT_PROFILE = "cpu"
 
@@ -52,7 +53,7 @@ def load_config(source: str = DEFAULT_PROFILE, overrides: Sequence[str] = ()) ->
     """
     file = find_profile(source)
     try:
-        text = file.read_bytes().decode("utf-8")
+        text = read_small(file, 4 * MAX_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"config {file}: cannot be read: {error}") from None
     data, lines = parse_yaml(text, str(file))

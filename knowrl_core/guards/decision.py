@@ -6,7 +6,7 @@ from typing import Final, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from knowrl_core.errors import ArtifactError
-from knowrl_core.storage.files import canonical_json
+from knowrl_core.storage.files import canonical_json, read_small
 from knowrl_core.storage.tables import REPAIR_HINT
 
 DECISION: Final = "decision.json"
@@ -65,7 +65,7 @@ class Decision(_Part):
             ArtifactError: It is missing or malformed.
         """
         try:
-            return cls.model_validate_json(path.read_bytes())
+            return cls.model_validate_json(read_small(path))
         except OSError as error:
             raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}", hint=REPAIR_HINT) from error
         except ValidationError as error:

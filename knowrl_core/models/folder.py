@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from knowrl_core.errors import InputError
-from knowrl_core.storage.files import sha256_file
+from knowrl_core.storage.files import read_small, sha256_file
 
 HASHED_SUFFIXES = (".safetensors", ".json", ".jinja", ".txt", ".model")
 """Files that decide what a model computes: weights, configs, tokenizer, chat template."""
@@ -67,7 +67,7 @@ def check_folder(path: Path, *, name: str) -> None:
             hint="Give a folder made by save_pretrained(); a LoRA adapter has to be merged into its base model first.",
         )
     try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        config = json.loads(read_small(path / "config.json").decode())
     except (OSError, ValueError) as error:
         raise InputError(
             f"model {name!r}: {path / 'config.json'} cannot be read: {error}", hint="Fetch the model again."

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from knowrl_core.errors import ArtifactError, StageError
 from knowrl_core.models.load import load_policy
+from knowrl_core.storage.files import read_small
 
 OPTIMIZER_FILE: Final = "optimizer/moments.safetensors"
 """In a folder of its own: some loaders, such as vLLM's, take every ``*.safetensors`` beside the config for weights."""
@@ -84,7 +85,7 @@ def load_state(folder: Path | None, *, policy: Path | None = None) -> tuple[Trai
             before = _read_state(policy)
         return TrainerState(precision=before.precision), {}
     try:
-        state = TrainerState.model_validate_json((folder / STATE_FILE).read_bytes())
+        state = TrainerState.model_validate_json(read_small(folder / STATE_FILE))
         return state, load_file(folder / OPTIMIZER_FILE)
     except (OSError, ValidationError, ValueError, RuntimeError) as error:
         raise _bad_state(folder, str(error)) from error
@@ -96,7 +97,7 @@ def load_state(folder: Path | None, *, policy: Path | None = None) -> tuple[Trai
 
 def _read_state(folder: Path) -> TrainerState:
     try:
-        return TrainerState.model_validate_json((folder / STATE_FILE).read_bytes())
+        return TrainerState.model_validate_json(read_small(folder / STATE_FILE))
     except (OSError, ValidationError) as error:
         raise _bad_state(folder, str(error)) from error
 

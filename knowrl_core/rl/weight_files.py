@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from knowrl_core.errors import ArtifactError
+from knowrl_core.storage.files import read_small
 
 WHOLE: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
@@ -119,7 +120,7 @@ def weight_files(folder: Path) -> list[WeightFile]:
         if (folder / WHOLE).exists():
             names = [WHOLE]
         else:
-            index = json.loads((folder / INDEX).read_bytes())
+            index = json.loads(read_small(folder / INDEX))
             names = sorted(set(index["weight_map"].values()))
         return [_read(folder / name) for name in names]
     except Exception as error:  # safetensors raises a type of its own, which not all versions export under one name

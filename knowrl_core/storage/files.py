@@ -1,11 +1,15 @@
 """Durable files: hashes, fsync, atomic replacement."""
 
+import errno
 import hashlib
 import json
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+SMALL: Final = 64 * 1024 * 1024
+"""Bytes above which a record (a manifest, a run's record, a model's config) is none."""
 
 
 def sha256_file(path: Path) -> str:
@@ -16,6 +20,19 @@ def sha256_file(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_small(path: Path, most: int = SMALL) -> bytes:
+    """The bytes of a file that must be small, so that one that is not fills no memory.
+
+    Raises:
+        OSError: It is missing, cannot be read, or has more than ``most`` bytes (``EFBIG``).
+    """
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"more than {most:,} bytes, expected less", str(path))
+    return content
 
 
 def sha256_json(value: Any) -> str:

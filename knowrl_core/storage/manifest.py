@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from knowrl_core.errors import ArtifactError, OtherVersionError
-from knowrl_core.storage.files import sha256_json
+from knowrl_core.storage.files import read_small, sha256_json
 from knowrl_core.storage.schemas import SCHEMA_VERSION
 from knowrl_core.storage.tables import REPAIR_HINT
 
@@ -28,6 +28,14 @@ class FileRef(BaseModel):
     sha256: str
     bytes: int | None = None
     rows: int | None = None
+
+    @field_validator("path")
+    @classmethod
+    def _inside_the_run(cls, value: str) -> str:
+        # A run directory may come from somebody else: what its manifests name is opened, hashed, copied and uploaded.
+        if value.startswith("/") or "\0" in value or ".." in value.split("/"):
+            raise ValueError("expected a path inside the run directory")
+        return value
 
 
 class Manifest(BaseModel):
@@ -81,7 +89,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_small(path))
         seal = content.pop(SEAL, None) if isinstance(content, dict) else None
         manifest = Manifest.model_validate(content)
     except OSError as error:

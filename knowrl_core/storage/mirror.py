@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from knowrl_core.errors import StageError
-from knowrl_core.storage.files import write_atomic
+from knowrl_core.storage.files import read_small, write_atomic
 from knowrl_core.storage.manifest import MANIFEST
 from knowrl_core.storage.objects import ConflictError, ObjectStore, Stored
 from knowrl_core.storage.remote_lock import RemoteLock
@@ -106,7 +106,7 @@ class Mirror:
         self._upload(names)
         self.store.delete([name for name in self.store.find(f"{folder}/") if name not in {*names, manifest}])
         self._check_lock()
-        body = (self.folder / manifest).read_bytes()
+        body = read_small(self.folder / manifest)
         try:
             self.store.put(manifest, body, absent=True)
         except ConflictError:
@@ -224,7 +224,7 @@ class Mirror:
 
     def _known(self) -> dict[str, str]:
         try:
-            content = json.loads((self.folder / KNOWN).read_bytes())
+            content = json.loads(read_small(self.folder / KNOWN))
         except (OSError, ValueError):
             return {}
         return {str(name): str(etag) for name, etag in content.items()} if isinstance(content, dict) else {}

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from knowrl_core.config.system import RetentionConfig
 from knowrl_core.errors import ArtifactError
-from knowrl_core.storage.files import write_atomic
+from knowrl_core.storage.files import read_small, write_atomic
 from knowrl_core.storage.layout import UPDATE, RunPaths, StageKey
 from knowrl_core.storage.manifest import Manifest
 
@@ -36,7 +36,7 @@ def pruned_files(folder: Path) -> frozenset[str]:
     if not path.exists():
         return frozenset()
     try:
-        return frozenset(Pruned.model_validate_json(path.read_bytes()).files)
+        return frozenset(Pruned.model_validate_json(read_small(path)).files)
     except (OSError, ValidationError) as error:
         raise ArtifactError(f"{path}: cannot be read: {error}") from error
 

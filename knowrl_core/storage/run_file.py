@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from knowrl_core.config import Config
 from knowrl_core.config.rl import LoraConfig
 from knowrl_core.errors import ArtifactError, InputError
-from knowrl_core.storage.files import write_atomic
+from knowrl_core.storage.files import read_small, write_atomic
 from knowrl_core.storage.layout import STAGES, UPDATE, RunPaths, StageKey, stage_keys
 from knowrl_core.version import library_versions
 
@@ -114,7 +114,7 @@ class RunFile(_Part):
             InputError: There is no such run.
         """
         try:
-            return cls.model_validate_json(paths.run_file.read_bytes())
+            return cls.model_validate_json(read_small(paths.run_file))
         except FileNotFoundError:
             raise InputError(
                 f"no run {paths.name!r} in {paths.location}",

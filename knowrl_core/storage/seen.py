@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from knowrl_core.storage.files import sha256_file, write_atomic
+from knowrl_core.storage.files import read_small, sha256_file, write_atomic
 
 LARGE: Final = 1 << 24
 """Bytes from which on a file is worth remembering; smaller ones are hashed every time."""
@@ -74,7 +74,7 @@ class SeenFiles:
 
 def _read(path: Path | None) -> dict[str, list[object]]:
     try:
-        content = json.loads(path.read_bytes()) if path is not None else {}
+        content = json.loads(read_small(path)) if path is not None else {}
     except (OSError, ValueError):
         return {}
     items = content.items() if isinstance(content, dict) else ()

@@ -6,17 +6,16 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import httpx
 import pytest
 
+from flows.deployment import AUTOMATION
 from knowrl_core.storage.layout import RunPaths, StageKey
 from knowrl_core.storage.run_file import RunFile
-from tests.e2e.helpers import environment_of, in_stage, manifests, wait_for
+from tests.e2e.helpers import environment_of, in_stage, knowrl, manifests, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
-REPOSITORY = Path(__file__).resolve().parents[2]
 PREFECT = [sys.executable, "-m", "prefect"]
 ITERATIONS = 2
 
@@ -62,9 +61,12 @@ class Deployment:
 
 @pytest.fixture(scope="module")
 def deployment(home, prefect_server, tmp_path_factory):
-    """A worker, which makes its pool, and then ``prefect deploy --all``: the commands of docs/deploy.md."""
+    """What docs/deploy.md says: ``knowrl deploy``, and a worker."""
     folder = tmp_path_factory.mktemp("worker")
     env = environment_of(home, PREFECT_API_URL=prefect_server, PREFECT_WORKER_QUERY_SECONDS="1")
+    for _ in range(2):  # the same call twice changes nothing
+        done = knowrl("deploy", home=home, check=0, PREFECT_API_URL=prefect_server)
+    assert "Deployment 'knowrl/train' successfully" in done.stderr
     log = folder / "log"
     with log.open("wb") as out:
         worker = subprocess.Popen(
@@ -76,22 +78,6 @@ def deployment(home, prefect_server, tmp_path_factory):
             env=env,
         )
     try:
-        wait_for(
-            lambda: httpx.get(f"{prefect_server}/work_pools/knowrl").status_code == 200,
-            process=worker,
-            timeout=120,
-            what="the work pool",
-        )
-        done = subprocess.run(
-            [*PREFECT, "--no-prompt", "deploy", "--all"],
-            cwd=REPOSITORY,
-            env=env,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
         yield Deployment(prefect_server, env, log)
     finally:
         os.killpg(worker.pid, signal.SIGTERM)
@@ -205,3 +191,22 @@ def test_retry_goes_on_at_the_failed_stage(deployment, tmp_path):
     assert attempts(paths) == [("000/generate", "failed"), (str(key), "completed")]
     after = manifests(paths.folder)
     assert {name: after[name] for name in before} == before
+
+
+def test_deploy_says_what_is_missing(home):
+    done = knowrl("deploy", home=home, check=2)
+    assert "PREFECT_API_URL" in done.stderr
+    done = knowrl(
+        "deploy", home=home, check=2, PREFECT_API_URL="http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES="0"
+    )
+    assert "127.0.0.1:9" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_slots_are_changed(deployment, home, prefect_server):
+    knowrl("deploy", "--slots=3", home=home, check=0, PREFECT_API_URL=prefect_server)
+    assert deployment.api.get("/work_pools/knowrl").json()["concurrency_limit"] == 3
+    knowrl("deploy", home=home, check=0, PREFECT_API_URL=prefect_server)
+    assert deployment.api.get("/work_pools/knowrl").json()["concurrency_limit"] == 1
+    found = deployment.api.post("/automations/filter", json={}).json()
+    assert [item["name"] for item in found if item["name"].startswith("KnowRL")] == [AUTOMATION]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from knowrl_core.errors import InputError
+from knowrl_core.storage.files import read_small
 
 Settings = dict[str, Any]
 
@@ -87,7 +88,7 @@ def _contradiction(name: str, key: str, value: Any, known: Settings, owner: str)
 
 def _read(name: str) -> Settings:
     try:
-        settings = json.loads(Path(name).expanduser().read_text(encoding="utf-8"))
+        settings = json.loads(read_small(Path(name).expanduser()))
     except (OSError, ValueError) as error:
         raise InputError(
             f"rl.deepspeed.config: cannot read {name}: {error}, expected a JSON file with DeepSpeed settings",

@@ -1,0 +1,186 @@
+"""Files from an attacker are refused or harmless: never executed, followed out of the root, or swallowed whole.
+
+Parameters of a deployment are in test_services.py and test_deployment.py, names and paths on the command line in
+test_wrong_input.py, model output in the tests of the parsers.
+"""
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from knowrl_core.storage.files import sha256_json
+from knowrl_core.storage.layout import RunPaths, StageKey
+from knowrl_core.storage.manifest import MANIFEST, SEAL, FileRef, signature
+from tests.e2e.helpers import KNOWRL, TINY, environment_of, knowrl
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+HUGE = 1 << 30
+MEMORY = 700 * 1024
+"""KiB that a command which refuses a file may hold at most; it needs about 300 MB for its libraries."""
+
+
+class Payload:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+def measured(*arguments, home):
+    """Exit code, text and most memory in KiB of a command."""
+    with subprocess.Popen(
+        [*KNOWRL, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment_of(home)
+    ) as process:
+        text = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, text, usage.ru_maxrss
+
+
+@pytest.fixture(scope="module")
+def huge(tmp_path_factory):
+    """A file of 1 GB without a line break; it takes no room on the disk."""
+    path = tmp_path_factory.mktemp("huge") / "file"
+    with path.open("wb") as file:
+        file.write(b'{"task": "')
+        file.truncate(HUGE)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["seeds", "probe", "jsonl", "array", "config", "prompt", "model"])
+def test_a_line_of_a_gigabyte_is_refused_without_being_read(kind, huge, tmp_path, home):
+    root = f"--set=run.root={tmp_path / 'runs'}"
+    link = tmp_path / {"config": "huge.yaml", "model": "config.json"}.get(kind, "huge.jsonl")
+    os.link(huge, link)
+    if kind == "model":
+        for name in ("model.safetensors", "tokenizer.json"):
+            (tmp_path / name).touch()
+    arguments = {
+        "seeds": ["seeds", "check", str(link), str(link)],
+        "probe": ["run", "--config=smoke", root, f"--set=files.probe={link}"],
+        "jsonl": ["evaluate", "--benchmark=kuq", f"--path={link}"],
+        "array": ["evaluate", "--benchmark=selfaware", f"--path={link}"],
+        "config": ["run", f"--config={link}"],
+        "prompt": ["run", "--config=smoke", root, f"--set=prompts.verdict_constrained={link}"],
+        "model": ["run", "--config=smoke", root, f"--set=model.path={tmp_path}"],
+    }[kind]
+
+    code, text, memory = measured(*arguments, home=home)
+
+    assert code == 2 or (kind == "seeds" and code == 1), text
+    assert str(link) in text.replace("\n", "")
+    assert "Traceback" not in text
+    assert memory < MEMORY, f"{memory} KiB"
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["run.json", "iterations/000/generate/manifest.json"])
+def test_a_record_of_a_gigabyte_is_damage(name, huge, copy_of_reference, home):
+    path = copy_of_reference / name
+    path.unlink()
+    os.link(huge, path)
+
+    code, text, memory = measured("verify", str(copy_of_reference), home=home)
+
+    assert code == 4, text
+    assert path.name in text
+    assert "Traceback" not in text
+    assert memory < MEMORY, f"{memory} KiB"
+
+
+@pytest.fixture
+def copy_of_reference(reference, tmp_path):
+    """The uninterrupted run, to be bent."""
+    target = tmp_path / "copied" / "smoke"
+    shutil.copytree(reference, target)
+    return target
+
+
+def rewritten(folder, key, change):
+    """Alter a manifest as somebody would who knows how it is sealed."""
+    path = RunPaths(folder.parent, folder.name).stage(key) / MANIFEST
+    content = json.loads(path.read_text())
+    content.pop(SEAL)
+    change(content)
+    content["signature"] = signature(
+        stage=content["stage"],
+        seed=content["seed"],
+        iteration=content["iteration"],
+        config=content["config"],
+        inputs=tuple(FileRef.model_validate(item) for item in content["inputs"]),
+    )
+    path.write_text(json.dumps({**content, SEAL: sha256_json(content)}))
+
+
+@pytest.mark.parametrize("path", ["../../../../secret", "/etc/hostname", "a/../../../../../secret"])
+def test_a_manifest_that_names_files_elsewhere_is_damage(path, copy_of_reference, home):
+    key = StageKey(0, "generate")
+
+    def change(content):
+        content["outputs"][0]["path"] = path
+
+    rewritten(copy_of_reference, key, change)
+    done = knowrl("verify", str(copy_of_reference), home=home, check=4)
+    assert "expected a path inside the run directory" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_pickle_inside_a_parquet_file_is_never_loaded(tmp_path):
+    """Arrow once had extension types whose metadata is a pickle; a table with one must be read as plain data."""
+    made = tmp_path / "executed"
+    payload = pickle.dumps(Payload(made))
+    field = pa.field(
+        "task",
+        pa.string(),
+        metadata={b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": payload},
+    )
+    file = tmp_path / "candidates.parquet"
+    table = pa.Table.from_arrays([pa.array(["a"])], schema=pa.schema([field], metadata={b"pandas": payload}))
+    pq.write_table(table, file)
+    code = (
+        "import sys, pathlib\n"
+        "from knowrl_core.errors import KnowrlError\n"
+        "from knowrl_core.storage.schemas import Candidate\n"
+        "from knowrl_core.storage.tables import read_table\n"
+        "try: read_table(pathlib.Path(sys.argv[1]), Candidate)\n"
+        "except KnowrlError as error: print('refused', error.message)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=False)
+    assert "refused" in done.stdout, done.stderr
+    assert not made.exists()
+
+
+def test_names_are_no_sql_and_texts_no_markup(tmp_path, home, prefect_server):
+    """SQL in the name of an experiment, and markup, HTML, template and chat marks in seeds, stay what they are."""
+    nasty = "Robert'); DROP TABLE runs;-- [red]x[/red] <script>alert(1)</script> {{ 7*7 }} <|im_end|>"
+    seeds = {}
+    for label in ("feasible", "infeasible"):
+        seeds[label] = tmp_path / f"{label}.jsonl"
+        rows = [{"id": f"{label}-{n}", "task": f"{nasty} {label} {n}", "label": label} for n in range(8)]
+        seeds[label].write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tracking = ["--set=tracking.enabled=true", f"--set=tracking.experiment={json.dumps(nasty)}"]
+    files = [f"--set=files.{label}={path}" for label, path in seeds.items()]
+    options = [*TINY, *tracking, *files, f"--set=run.root={tmp_path / 'runs'}", "--set=run.iterations=1"]
+
+    knowrl("run", "--config=smoke", *options, home=home, check=0, PREFECT_API_URL=prefect_server)
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(nasty)
+    assert experiment is not None
+    assert len(client.search_runs([experiment.experiment_id])) == 3
+    assert client.search_experiments()
+    shown = knowrl("status", "smoke", f"--set=run.root={tmp_path / 'runs'}", home=home, check=0)
+    assert "\x1b" not in shown.stdout
+    assert not list(home.glob("storage/*")), "Prefect stored a result, which is a pickle by default"
