@@ -215,9 +215,8 @@ def test_a_relay_does_stages_in_two_pools(deployment):
         ended(deployment.start("relayed", "-p", "profile=smoke", deployment="knowrl/relay"))
     finally:
         for process in others:
-            os.killpg(process.pid, signal.SIGTERM)
-        for process in others:
-            process.wait(60)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     paths = RunPaths(deployment.folder, "relayed")
     attempts = RunFile.read(paths).attempts
     assert [(item.first_stage, item.outcome) for item in attempts] == [
