@@ -5,8 +5,10 @@
 
 A real smoke run of one iteration is made; its tables are enlarged to the wanted number of tasks and committed again as
 all further iterations, and an additional file stands for the checkpoints. Then the same command is given again, which
-finds everything committed, for the small run and for the large one: the difference is the price of history. Beside it:
-verification of all files, and plain reading of the same bytes (both from the page cache, if they fit into it).
+finds everything committed, for the small run and for the large one: the difference is the price of history. The first
+time MLflow has not seen that history; a run that logged as it went is like the later times, with every file hashed
+again if it was never resumed before. Beside it: verification of all files, and plain reading of the same bytes (both
+from the page cache, if they fit into it).
 """
 
 import argparse
@@ -51,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _enlarge(large, options.iterations, options.tasks, options.checkpoint_mb * 1_000_000)
         first = _give(large, root, iterations=options.iterations)
         second = _give(large, root, iterations=options.iterations)
+        large.seen_file.unlink()
+        unseen = _give(large, root, iterations=options.iterations)
         keys = tuple(stage_keys(options.iterations, warmup=False))
         begin = time.perf_counter()
         found = inspect_run(large, keys)
@@ -64,9 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out.print(f"nothing to do, one iteration:            {before:.1f} s")
     out.print(f"nothing to do, all of them, first time:  {first:.1f} s ({first - before:+.1f} s)")
     out.print(f"nothing to do, all of them, once more:   {second:.1f} s ({second - before:+.1f} s)")
+    out.print(f"the same, with every file hashed again:  {unseen:.1f} s ({unseen - before:+.1f} s)")
     out.print(f"verify: {verified:.1f} s, {found.size / verified / 1e6:,.0f} MB/s; plain reading: {read:.1f} s, "
               f"{size / read / 1e6:,.0f} MB/s")  # fmt: skip
-    return 1 if found.problems or second - before > options.bound else 0
+    return 1 if found.problems or unseen - before > options.bound else 0
 
 
 def _give(paths: RunPaths, home: Path, *, iterations: int) -> float:

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -44,21 +44,25 @@ class LocalCompose:
         state: Folder for data, logs and sockets; data stays there.
         variables: What the file takes from its environment.
         free_ports: Listen on free ports instead of the published ones.
-        only: Names of the services; all of them without it.
+        extra: Further environment of every service.
     """
 
     def __init__(
-        self, state: Path, variables: Mapping[str, str], *, free_ports: bool = False, only: Sequence[str] = ()
+        self,
+        state: Path,
+        variables: Mapping[str, str],
+        *,
+        free_ports: bool = False,
+        extra: Mapping[str, str] | None = None,
     ) -> None:
         self.state = state.absolute()
-        found = read_services(REPOSITORY / "docker-compose.yml", variables)
-        self.services = {name: item for name, item in found.items() if not only or name in only}
+        self.services = found = read_services(REPOSITORY / "docker-compose.yml", variables)
         self.ports = {
             item.name: free_port() if free_ports or item.published is None else item.published
             for item in found.values()
             if item.port is not None
         }
-        self._known = found
+        self._extra = dict(extra or {})
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
@@ -80,10 +84,17 @@ class LocalCompose:
         """The environment of a service: the machine's without what concerns the services, then its own."""
         machine = {key: text for key, text in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_", "PG"))}
         programs = f"{Path(sys.executable).parent}{os.pathsep}{machine.get('PATH', '')}"
-        own = {key: self._local(text, name, key) for key, text in self._known[name].environment.items()}
+        own = {key: self._local(text, name, key) for key, text in self.services[name].environment.items()}
         folder = self.state / "home" / name
         folder.mkdir(parents=True, exist_ok=True)
-        return {**machine, **own, "PATH": programs, "HOME": str(folder), "PREFECT_HOME": str(folder / "prefect")}
+        return {
+            **machine,
+            **own,
+            **self._extra,
+            "PATH": programs,
+            "HOME": str(folder),
+            "PREFECT_HOME": str(folder / "prefect"),
+        }
 
     def start(self, name: str) -> None:
         """Start a service and wait until it is healthy, or, if others need its end, has ended well.
@@ -91,13 +102,13 @@ class LocalCompose:
         Raises:
             ComposeError: It does not.
         """
-        service = self._known[name]
+        service = self.services[name]
         if name == DATABASE:
             self._start_database()
         else:
             command = [self._local(part, name) for part in service.command]
             self.processes[name] = self._spawn(name, command, self.environment(name))
-        if any(item.after.get(name) == "service_completed_successfully" for item in self._known.values()):
+        if any(item.after.get(name) == "service_completed_successfully" for item in self.services.values()):
             code = self.processes.pop(name).wait(START)
             if code:
                 raise ComposeError(f"service {name} ended with {code}: see {self.log(name)}")
@@ -113,10 +124,11 @@ class LocalCompose:
             number = signal.SIGINT if name == DATABASE else signal.SIGTERM
             try:
                 os.killpg(process.pid, number)
-                process.wait(60)
+                process.wait(20)
             except ProcessLookupError:
                 pass
             except subprocess.TimeoutExpired:
+                _out.print(f"{name} does not end; it is killed")
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         self.processes.clear()
@@ -126,7 +138,7 @@ class LocalCompose:
         while True:
             time.sleep(2)
             for name, process in list(self.processes.items()):
-                if process.poll() is not None and self._known[name].restart:
+                if process.poll() is not None and self.services[name].restart:
                     _out.print(f"{name} ended with {process.returncode}; it is started again")
                     self.start(name)
 
@@ -143,7 +155,7 @@ class LocalCompose:
         return self.state / "logs" / f"{name}.log"
 
     def _start_database(self) -> None:
-        service = self._known[DATABASE]
+        service = self.services[DATABASE]
         data = self.state / "volumes" / DATABASE / "data"
         socket = self.state / "run"
         environment = {**self.environment(DATABASE), "LC_ALL": "C.UTF-8", "PGTZ": "UTC"}
@@ -204,9 +216,9 @@ class LocalCompose:
 
         self._until(healthy, service.name)
 
-    def _until(self, condition: "object", name: str) -> None:
+    def _until(self, condition: Callable[[], bool], name: str) -> None:
         deadline = time.monotonic() + START
-        while not condition():  # type: ignore[operator]
+        while not condition():
             if self.processes[name].poll() is not None or time.monotonic() > deadline:
                 raise ComposeError(f"service {name} does not become healthy: see {self.log(name)}")
             time.sleep(0.3)
@@ -221,10 +233,10 @@ class LocalCompose:
 
     def _local(self, text: str, name: str, key: str = "") -> str:
         """What a text of the file means outside a container: hosts, ports and paths of this machine."""
-        own = self._known[name]
+        own = self.services[name]
         if text == "0.0.0.0":  # noqa: S104 - replaced, not bound
             return "127.0.0.1"
-        for other in self._known.values():
+        for other in self.services.values():
             if other.port is None:
                 continue
             port = self.ports[other.name]

@@ -78,7 +78,8 @@ def deployment():
     folder.chmod(0o711)
     env = folder / ".env"
     env.write_text(new_env((REPOSITORY / ".env.example").read_text()))
-    with LocalCompose(folder / "state", read_env_file(env), free_ports=True) as services:
+    often = {"PREFECT_WORKER_QUERY_SECONDS": "2"}
+    with LocalCompose(folder / "state", read_env_file(env), free_ports=True, extra=often) as services:
         yield Deployment(services, folder / "runs")
     shutil.rmtree(folder)
 
@@ -275,4 +276,4 @@ def test_evaluate_and_study_are_deployed(deployment, tmp_path):
     assert studying.returncode == 0, studying.stdout + studying.stderr
     record = RunFile.read(RunPaths(deployment.folder, "study-b"))
     assert record.forked_from.run == "study-a"
-    assert record.forked_from.at == "1/update"
+    assert record.forked_from.at == "001/update"

@@ -1,7 +1,5 @@
 """``knowrl study``: what runs have in common is done once, and one that fails keeps none of the others."""
 
-import os
-
 import pytest
 import yaml
 
@@ -39,13 +37,13 @@ def test_a_study(tmp_path, home, prefect_server):
     assert "Traceback" not in failed.stderr
     assert [line.split()[0] for line in failed.stdout.splitlines() if line.startswith(" first") or "other" in line]
     forked = RunFile.read(RunPaths(root, "other")).forked_from
-    assert (forked.run, forked.at) == ("first", "1/update")
+    assert (forked.run, forked.at) == ("first", "001/update")
     shared, own = (
         [RunPaths(root, name).stage(StageKey(1, stage)) / "manifest.json" for name in ("first", "other")]
         for stage in ("consensus", "update")
     )
-    assert os.path.samefile(*shared)
-    assert not os.path.samefile(*own)
+    assert shared[0].samefile(shared[1])
+    assert not own[0].samefile(own[1])
     before = {name: manifests(root / name) for name in ("first", "other")}
     assert all(len(found) == 7 for found in before.values())
 
