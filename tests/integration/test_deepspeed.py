@@ -3,9 +3,11 @@
 import base64
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from knowrl_core.errors import InputError, WorkerDiedError
 from knowrl_core.resources import shipped
 from knowrl_core.rl import FlatVerdict, Rollout, UpdateJob, UpdateResult, Verdict
 from knowrl_core.rl.distributed import command as commands
+from knowrl_core.rl.distributed import folder as words
 from knowrl_core.rl.distributed.launch import run_distributed
 from knowrl_core.rl.update import run_update
 from knowrl_core.worker.process import free_port
@@ -352,3 +355,55 @@ def test_several_nodes(root, torch_chain, monkeypatch, tmp_path):
     result = run_distributed(job)
     assert_same_checkpoint(job.output_dir, torch_chain[0][0])
     assert_same_result(result, torch_chain[1][0])
+
+
+@pytest.fixture
+def two_hosts():
+    """Two network namespaces joined by a cable: two hosts that see each other at 10.77.0.1 and 10.77.0.2 only."""
+    names = [f"knowrl-{os.getpid()}-{number}" for number in (1, 2)]
+
+    def ip(*arguments, check=True):
+        return subprocess.run(["ip", *arguments], check=check, capture_output=True)
+
+    if os.geteuid() != 0 or not shutil.which("ip") or ip("netns", "add", names[0], check=False).returncode:
+        pytest.skip("network namespaces cannot be made here (root and iproute2 can)")
+    try:
+        ip("netns", "add", names[1])
+        ip("link", "add", "kn1", "netns", names[0], "type", "veth", "peer", "name", "kn2", "netns", names[1])
+        for number, name in enumerate(names, start=1):
+            ip("-n", name, "addr", "add", f"10.77.0.{number}/24", "dev", f"kn{number}")
+            for device in (f"kn{number}", "lo"):
+                ip("-n", name, "link", "set", device, "up")
+        yield names
+    finally:
+        for name in names:
+            ip("netns", "del", name, check=False)
+
+
+def test_two_hosts_without_ssh(root, torch_chain, tmp_path, two_hosts):
+    """The same command on both, but for the node's rank, as docs/scale.md says."""
+    (tmp_path / "hosts").write_text("10.77.0.1 slots=1\n10.77.0.2 slots=1\n")
+    job = make_job(root, "hosts", deepspeed={"stage": 2, "hostfile": str(tmp_path / "hosts")})
+    job.output_dir.parent.mkdir(exist_ok=True)
+    paths = [tmp_path / name for name in (words.JOB, words.RESULT, words.PROGRESS)]
+    paths[0].write_text(job.model_dump_json())
+    (tmp_path / words.LEASE).touch()
+    processes = []
+    for number, name in enumerate(two_hosts, start=1):
+        command = [
+            *("ip", "netns", "exec", name, sys.executable, "-m", "deepspeed.launcher.runner"),
+            *("--hostfile", str(tmp_path / "hosts"), "--no_ssh", "--node_rank", str(number - 1)),
+            *("--master_addr", "10.77.0.1", "--master_port", "29500", "--no_local_rank", "--module"),
+            *(commands.RANK, *map(str, paths)),
+        ]
+        environment = commands.environment(job) | {"GLOO_SOCKET_IFNAME": f"kn{number}", "PYTHONWARNINGS": "ignore"}
+        with (tmp_path / f"log-{number}").open("wb") as log:
+            processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=tmp_path))
+    deadline = time.monotonic() + 600
+    while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
+        (tmp_path / words.LEASE).touch()  # the sign of life of whoever started the update
+        time.sleep(1)
+    text = "\n".join((tmp_path / f"log-{number}").read_text() for number in (1, 2))
+    assert [process.poll() for process in processes] == [0, 0], text
+    assert_same_checkpoint(job.output_dir, torch_chain[0][0])
+    assert_same_result(UpdateResult.model_validate_json(paths[1].read_bytes()), torch_chain[1][0])
