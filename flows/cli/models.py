@@ -1,0 +1,47 @@
+"""``knowrl models``: the checkpoints of a run, and one of them as a model folder of its own."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.console import out, printable
+from flows.cli.options import RunArgument, SetOption, locate, stored_config
+from knowrl_core.storage.layout import RunPaths, StageKey
+from knowrl_core.storage.manifest import Manifest
+
+app = typer.Typer(no_args_is_help=True, help="Work with a run's checkpoints.")
+
+
+@app.callback()
+def _models() -> None:
+    """Work with a run's checkpoints."""
+
+
+@app.command("export")
+def export(
+    run: RunArgument,
+    to: Annotated[Path, typer.Option("--to", help="Folder to write; it must be new or empty.")],
+    iteration: Annotated[
+        str, typer.Option("--iteration", "-i", help="best (balanced accuracy on the probe), last, or a number.")
+    ] = "best",
+    set_: SetOption = None,
+) -> None:
+    """Write a checkpoint as a plain Hugging Face folder with a model card, which transformers and vLLM load."""
+    from knowrl_core.models.export import chosen_iteration, export_checkpoint
+
+    paths, history = _opened(run, set_)
+    number = chosen_iteration(paths, history, iteration)
+    export_checkpoint(paths, history, number, to.expanduser().absolute())
+    out.print(printable(f"iteration {number} of run {paths.name} is in {to}"), soft_wrap=True)
+
+
+def _opened(run: str, set_: list[str] | None) -> tuple[RunPaths, dict[StageKey, Manifest]]:
+    from knowrl_core.storage.verify import committed_manifests
+    from tasks.starting import keys_of
+
+    paths = locate(run, set_)
+    history = committed_manifests(paths, keys_of(stored_config(paths, set_)))
+    if paths.remote is not None:
+        paths.remote.pull()
+    return paths, dict(history)
