@@ -26,16 +26,18 @@ from knowrl_core.config import (
 )
 from knowrl_core.errors import KnowrlError, StageError
 from knowrl_core.guards import Stop
-from knowrl_core.storage.layout import CLASSIFY, CONSENSUS, EVALUATE, GENERATE, STAGES, UPDATE, StageKey
+from knowrl_core.storage.layout import CLASSIFY, CONSENSUS, EVALUATE, GENERATE, STAGES, UPDATE, RunPaths, StageKey
 from knowrl_core.storage.roots import look, run_paths
 from knowrl_core.storage.run_file import RunFile
 from tasks.classify import classify
 from tasks.consensus import consensus
 from tasks.context import RunContext
 from tasks.evaluate import evaluate
+from tasks.fork import fork_run
 from tasks.generate import generate
 from tasks.guarding import overruled, stop_now
 from tasks.open_run import open_run
+from tasks.prepare import prepare
 from tasks.progress import current_reporter
 from tasks.restore import restore_policy
 from tasks.retention import apply_retention
@@ -54,10 +56,11 @@ STAGE_TASKS: dict[str, StageTask] = {
 }
 
 
-def resolve(profile: str | None, run: str | None, config: Config | None) -> Config:
+def resolve(profile: str | None, run: str | None, config: Config | None, fork: str | None = None) -> Config:
     """The config of a flow run: the profile, then the fields given in ``config``, then the run name.
 
-    Without a profile a run that is there already keeps what it was last started with.
+    Without a profile a run that is there already keeps what it was last started with, and a fork what the other run had
+    at that point.
     """
     given = config.model_dump(mode="json", exclude_unset=True) if config is not None else {}
     if run is not None:
@@ -68,14 +71,33 @@ def resolve(profile: str | None, run: str | None, config: Config | None) -> Conf
         paths = look(run_paths(new.run.root, new.run.name))
         if paths.run_file.exists():
             data = deep_merge(RunFile.read(paths).config, {"run": {"root": paths.location}})
+        elif fork is not None:
+            old, at = _forked(new, fork)
+            data = deep_merge(RunFile.read(old).config_at(at), {"run": {"root": old.location}})
     return anchored(build_config(deep_merge(data, given), source=f"profile {profile!r} with the flow's parameters"))
+
+
+def _forked(config: Config, fork: str) -> tuple[RunPaths, StageKey]:
+    """The run and the point that ``RUN@ITERATION/STAGE`` means, in the root of the new one."""
+    name, _, at = fork.partition("@")
+    other = build_config(config.model_dump(mode="json"), [f"run.name={name}"], source="the flow's parameter fork")
+    return look(run_paths(other.run.root, other.run.name)), StageKey.parse(at)
+
+
+def _fork(config: Config, fork: str) -> None:
+    """Make the run as a fork, unless it is there: a flow run that is tried again goes on with it."""
+    if look(run_paths(config.run.root, config.run.name)).run_file.exists():
+        return
+    old, at = _forked(config, fork)
+    how = fork_run(old, at, config, prepare(config).pins)
+    current_reporter().message(f"run {config.run.name} was forked from {old.name} at {at}; it {how}")
 
 
 def flow_run_name() -> str:
     """Name of a flow run: that of the run which it does."""
     values = flow_run.parameters
     try:
-        return resolve(values.get("profile"), values.get("run"), values.get("config")).run.name
+        return resolve(*(values.get(name) for name in ("profile", "run", "config", "fork"))).run.name
     except KnowrlError:  # the flow itself says what is wrong
         return str(values.get("run") or values.get("profile") or "knowrl")
 
@@ -87,6 +109,7 @@ def train(  # noqa: PLR0917 - a flow's parameters have names for whoever calls i
     config: Config | None = None,
     repair: bool = False,
     from_stage: Annotated[str | None, Field(json_schema_extra={"pattern": r"^\d{1,6}/[a-z]+$"})] = None,
+    fork: Annotated[str | None, Field(json_schema_extra={"pattern": rf"^{RUN_NAME.pattern}@\d{{1,6}}/[a-z]+$"})] = None,
     only: list[Literal["generate", "classify", "consensus", "update", "evaluate"]] | None = None,
 ) -> dict[str, Any]:
     """Teach a model what it can and cannot do: generate, classify, consensus, update and evaluate, n times.
@@ -99,10 +122,14 @@ def train(  # noqa: PLR0917 - a flow's parameters have names for whoever calls i
         repair: Do damaged stages, and what follows from them, again.
         from_stage: Go back to this stage, such as 7/update: it and what follows are removed and done again, once. A
             retry of the flow run goes on.
+        fork: Make the run as a fork of another one in the same root, such as first@2/update, sharing what comes before;
+            once it is there, go on with it.
         only: Stages that may be done here; at the first other one it ends, for others to go on. Empty: all.
     """
     start = StageKey.parse(from_stage) if from_stage else None
-    resolved = resolve(profile, run, config)
+    resolved = resolve(profile, run, config, fork)
+    if fork is not None:
+        _fork(resolved, fork)
     context = FlowRunContext.get()
     flow_run_id = str(context.flow_run.id) if context and context.flow_run else None
     reporter = current_reporter()

@@ -115,6 +115,8 @@ def test_parameters_are_described_with_their_bounds(deployment):
         ('config={"rl": {"clipp": 0.1}}', "clipp"),
         ('config={"run": {"iterations": "three"}}', "config.run.iterations"),
         ("run=../x", "run"),
+        ("fork=../x@1/update", "fork"),
+        ("fork=first", "fork"),
         ("confg={}", "confg"),
     ],
 )
@@ -162,6 +164,17 @@ def test_a_killed_flow_run_is_crashed_and_its_run_goes_on(deployment, tmp_path):
     lines = deployment.logs(flow_run["id"])
     assert any(line.startswith("resuming at 002/update: 10 of 12 stages") for line in lines)
     assert sum(line.startswith(("002/update: ", "002/evaluate: ")) for line in lines) == 2
+    root = json.dumps({"run": {"root": str(tmp_path)}, "rl": {"kl_coef": 0.1}})
+    for _ in range(2):  # the second time it is there, and done
+        forked = deployment.run("-p", "run=forked", "-p", "fork=killed@2/update", "-p", f"config={root}")
+        assert forked.returncode == 0, forked.stdout + forked.stderr
+    record = RunFile.read(RunPaths(tmp_path, "forked"))
+    assert (record.forked_from.run, record.forked_from.at) == ("killed", str(key))
+    assert (record.config["rl"]["kl_coef"], record.config["run"]["iterations"]) == (0.1, ITERATIONS)
+    shared, own = (f"iterations/002/{stage}" for stage in ("consensus", "update"))
+    found = manifests(RunPaths(tmp_path, "forked").folder)
+    assert found[shared] == after[shared]
+    assert found[own] != after[own]
     noise = [line for line in deployment.log.read_text().splitlines() if "mlflow" in line or "alembic" in line]
     assert noise == []
 
