@@ -253,6 +253,8 @@ class LocalCompose:
                 folder = self.state / "volumes" / volume
                 folder.mkdir(parents=True, exist_ok=True)
                 return str(folder)
+        if text.startswith("/tmp/"):  # noqa: S108 - a container's own
+            return str(self.state / "home" / name / text.removeprefix("/tmp/"))  # noqa: S108
         for place in ("/app", "/cache"):
             if text == place or text.startswith(f"{place}/"):
                 base = REPOSITORY if place == "/app" else self.state / "volumes" / "cache"

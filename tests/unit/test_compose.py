@@ -160,6 +160,10 @@ def test_local_services_use_this_machine_alone(tmp_path, variables):
     assert worker["MLFLOW_TRACKING_URI"] == f"http://127.0.0.1:{ports['mlflow']}"
     assert worker["PREFECT_WORKER_WEBSERVER_PORT"] == str(ports["worker"])
     assert worker["KNOWRL_CACHE"].startswith(str(tmp_path))
+    for item in local.services.values():
+        mine = {**local.environment(item.name)}
+        assert not [key for key in item.environment if mine[key].startswith(("/app", "/cache", "/var/lib"))], item.name
+        assert all(mine[key].startswith(str(tmp_path)) for key, text in item.environment.items() if text[:4] == "/tmp")
     command = [local._local(part, "mlflow") for part in local.services["mlflow"].command]
     assert command[command.index("--host") + 1] == "127.0.0.1"
     assert command[command.index("--port") + 1] == str(ports["mlflow"])
