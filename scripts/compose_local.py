@@ -248,16 +248,18 @@ class LocalCompose:
             text = re.sub(host, f"127.0.0.1:{port}", text)
             if other is own:
                 text = re.sub(rf"127\.0\.0\.1:{other.port}(?!\d)", f"127.0.0.1:{port}", text)
+        return self._place(text, own)
+
+    def _place(self, text: str, own: Service) -> str:
+        """A path inside a service's container as one of this machine; other texts as they are."""
         for volume, place in own.volumes.items():
             if text == place:
                 folder = self.state / "volumes" / volume
                 folder.mkdir(parents=True, exist_ok=True)
                 return str(folder)
-        if text.startswith("/tmp/"):  # noqa: S108 - a container's own
-            return str(self.state / "home" / name / text.removeprefix("/tmp/"))  # noqa: S108
-        for place in ("/app", "/cache"):
+        bases = {"/app": REPOSITORY, "/cache": self.state / "volumes" / "cache", "/tmp": self.state / "home" / own.name}  # noqa: S108
+        for place, base in bases.items():
             if text == place or text.startswith(f"{place}/"):
-                base = REPOSITORY if place == "/app" else self.state / "volumes" / "cache"
                 return f"{base}{text.removeprefix(place)}"
         return text
 
