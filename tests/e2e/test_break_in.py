@@ -36,15 +36,26 @@ class Payload:
         return (open, (self.path, "w"))
 
 
-def measured(*arguments, home):
+MEASURE = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[2:], stderr=subprocess.STDOUT)
+open(sys.argv[1], "w").write(f"{code} {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss}")
+"""
+"""The system counts what a process held before it became the command: it must not be this one, which may be large."""
+
+
+def measured(*arguments, home, tmp_path):
     """Exit code, text and most memory in KiB of a command."""
-    with subprocess.Popen(
-        [*KNOWRL, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment_of(home)
-    ) as process:
-        text = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, text, usage.ru_maxrss
+    note = tmp_path / "measured"
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(note), *KNOWRL, *arguments],
+        capture_output=True,
+        check=True,
+        text=True,
+        env=environment_of(home),
+    )
+    code, memory = map(int, note.read_text().split())
+    return code, done.stdout, memory
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +86,7 @@ def test_a_line_of_a_gigabyte_is_refused_without_being_read(kind, huge, tmp_path
         "model": ["run", "--config=smoke", root, f"--set=model.path={tmp_path}"],
     }[kind]
 
-    code, text, memory = measured(*arguments, home=home)
+    code, text, memory = measured(*arguments, home=home, tmp_path=tmp_path)
 
     assert code == 2 or (kind == "seeds" and code == 1), text
     assert str(link) in text.replace("\n", "")
@@ -85,12 +96,12 @@ def test_a_line_of_a_gigabyte_is_refused_without_being_read(kind, huge, tmp_path
 
 
 @pytest.mark.parametrize("name", ["run.json", "iterations/000/generate/manifest.json"])
-def test_a_record_of_a_gigabyte_is_damage(name, huge, copy_of_reference, home):
+def test_a_record_of_a_gigabyte_is_damage(name, huge, copy_of_reference, home, tmp_path):
     path = copy_of_reference / name
     path.unlink()
     os.link(huge, path)
 
-    code, text, memory = measured("verify", str(copy_of_reference), home=home)
+    code, text, memory = measured("verify", str(copy_of_reference), home=home, tmp_path=tmp_path)
 
     assert code == 4, text
     assert path.name in text
