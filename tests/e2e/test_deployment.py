@@ -80,8 +80,8 @@ def deployment(home, prefect_server, tmp_path_factory):
     try:
         yield Deployment(prefect_server, env, log)
     finally:
-        os.killpg(worker.pid, signal.SIGTERM)
-        worker.wait(60)
+        os.killpg(worker.pid, signal.SIGKILL)  # asked to end, Prefect's worker sometimes stays for minutes
+        worker.wait()
 
 
 def small(root, **more):
