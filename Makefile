@@ -88,10 +88,10 @@ up: .env
 	docker compose up --detach --build --wait
 
 down:
-	docker compose down
+	docker compose --profile gpu down
 
 logs:
-	docker compose logs --follow --tail 100
+	docker compose --profile gpu logs --follow --tail 100
 
 # The same services as processes of this machine, until Control-C.
 up-local: install .env
