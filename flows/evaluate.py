@@ -2,16 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from prefect import flow
-from prefect.artifacts import create_table_artifact
 from pydantic import Field
 
-from knowrl_core.config import DEFAULT_PROFILE, Config, anchored, build_config, deep_merge, load_config
-from knowrl_core.evaluation import read_baseline
+from flows.artifacts import publish_table
+from flows.parameters import fields_of, overlaid
+from knowrl_core.config import DEFAULT_PROFILE, Config, deep_merge, load_config
 from tasks.evaluate import evaluate_model
-from tasks.open_sets import open_sets
+from tasks.open_sets import open_baselines, open_sets
 from tasks.progress import current_reporter
 
 
@@ -38,28 +38,18 @@ def evaluate(  # noqa: PLR0917 - a flow's parameters have names for whoever call
         profile: Profile or path to a YAML file; empty: cpu.
         config: Fields that differ from the profile, such as {"verdict": {"mode": "free"}}.
     """
-    given = config.model_dump(mode="json", exclude_unset=True) if config is not None else {}
-    data = deep_merge(load_config(profile or DEFAULT_PROFILE).model_dump(mode="json"), given)
-    resolved = anchored(
-        build_config(deep_merge(data, {"model": {"path": model}}), source="the profile with the flow's parameters")
-    )
+    fields = deep_merge(fields_of(config), {"model": {"path": model}})
+    base = load_config(profile or DEFAULT_PROFILE).model_dump(mode="json")
+    resolved = overlaid(base, fields, "the profile with the flow's parameters")
     sets = open_sets(resolved, benchmarks or [], paths or [], limit)
-    known = read_baseline(Path(baseline).expanduser()) if baseline else {}
+    known = open_baselines(Path(baseline).expanduser(), sets) if baseline else {}
     found = evaluate_model(
         resolved, sets, current_reporter(), out=Path(out).expanduser() if out else None, baselines=known
     )
     measured = {item.dataset: {row.metric: row.value for row in item.metrics} for item in found}
-    _publish(model, measured)
-    return measured
-
-
-def _publish(model: str, measured: dict[str, dict[str, Any]]) -> None:
-    """Show the measurements in the Prefect UI."""
     rows = [
         {"set": name, **{metric: value for metric, value in values.items() if value is not None}}
         for name, values in measured.items()
     ]
-    try:
-        create_table_artifact(rows, key="knowrl-evaluation", description=f"Measurements of {json.dumps(model[:200])}")
-    except Exception as error:
-        current_reporter().warning(f"Prefect does not take the measurements: {type(error).__name__}: {error}")
+    publish_table(rows, "knowrl-evaluation", f"Measurements of {json.dumps(model[:200])}", current_reporter())
+    return measured

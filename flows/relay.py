@@ -10,10 +10,11 @@ from prefect import flow
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 
+from flows.parameters import fields_of
 from flows.train import flow_run_name, resolve
 from knowrl_core.config import Config
 from knowrl_core.errors import StageError
-from knowrl_core.guards import standing_stop
+from knowrl_core.guards import find_stop
 from knowrl_core.storage.layout import CONSENSUS, STAGES, StageKey
 from knowrl_core.storage.roots import look, run_paths
 from knowrl_core.storage.verify import committed_manifests
@@ -42,7 +43,7 @@ def relay(
         cpu: Deployment for consensus.
     """
     resolved = resolve(profile, run, config)
-    given = config.model_dump(mode="json", exclude_unset=True) if config is not None else None
+    given = fields_of(config) or None
     before = None
     while (key := next_stage(resolved)) is not None:
         stages, deployment = (ON_CPU, cpu) if key.stage in ON_CPU else (ON_GPU, gpu)
@@ -72,7 +73,6 @@ def next_stage(config: Config) -> StageKey | None:
     paths = look(run_paths(config.run.root, config.run.name))
     keys = keys_of(config)
     history = committed_manifests(paths, keys)
-    stop = standing_stop(config.guards, paths, history) if history else None
-    if stop is not None and stop.iteration < config.run.iterations:
+    if find_stop(config.guards, paths, history, config.run.iterations) is not None:
         return None
     return next((key for key in keys if key not in history), None)

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefect import flow
-from prefect.artifacts import create_table_artifact
 
+from flows.artifacts import publish_table
+from flows.parameters import fields_of, overlaid
 from flows.train import train
-from knowrl_core.config import Config, anchored, build_config, deep_merge, load_config
+from knowrl_core.config import Config, load_config
 from knowrl_core.errors import InputError, StageError
-from knowrl_core.report import best_iteration, iteration_rows
+from knowrl_core.report import best_iteration
 from knowrl_core.storage.roots import look, run_paths
 from knowrl_core.storage.verify import committed_manifests
 from tasks.fork import fork_run
@@ -19,7 +20,7 @@ from tasks.prepare import prepare
 from tasks.progress import current_reporter
 from tasks.sharing import shared_until
 from tasks.starting import keys_of
-from tasks.summary import COLUMNS, cells
+from tasks.summary import titled_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +53,10 @@ def members(files: Sequence[str], overrides: Sequence[str] = (), config: Config 
     """
     if not files:
         raise InputError("got no file, expected the config of at least one run")
-    given = config.model_dump(mode="json", exclude_unset=True) if config is not None else {}
     found: dict[str, Config] = {}
     for file in files:
         data = load_config(file, overrides).model_dump(mode="json")
-        member = anchored(build_config(deep_merge(data, given), source=f"{file} with the study's parameters"))
+        member = overlaid(data, fields_of(config), f"{file} with the study's parameters")
         if member.run.name in found:
             raise InputError(
                 f"{file}: got run.name {member.run.name!r}, which another file of the study has",
@@ -80,7 +80,8 @@ def study(files: list[str], config: Config | None = None) -> list[dict[str, Any]
         config: Fields that hold for all of them, such as {"run": {"root": "/data/study"}}.
     """
     done = conduct(members(files, config=config), lambda member: train(config=member))
-    _publish(done)
+    rows = [{**row, "error": member.error or ""} for row, member in zip(summary(done), done, strict=True)]
+    publish_table(rows, "knowrl-study", "The best iteration of each run of the study", current_reporter())
     failed = [member for member in done if member.error]
     if failed:
         names = "; ".join(f"{member.run}: {member.error}" for member in failed)
@@ -111,8 +112,7 @@ def conduct(configs: Sequence[Config], run: Callable[[Config], Any]) -> list[Mem
             error = f"{type(problem).__name__}: {problem}"[:500]
             reporter.warning(f"run {config.run.name} did not end: {error}")
         history = committed_manifests(look(run_paths(config.run.root, config.run.name)), keys_of(config))
-        rows = [dict(zip((title for title, _ in COLUMNS), cells(row), strict=True)) for row in iteration_rows(history)]
-        found.append(Member(config.run.name, rows, best_iteration(history), error))
+        found.append(Member(config.run.name, titled_rows(history), best_iteration(history), error))
     return found
 
 
@@ -140,11 +140,3 @@ def summary(done: Sequence[Member]) -> list[dict[str, str]]:
         best = [row for row in member.rows if row["iter"].split()[0] == str(member.best)]
         table.append({"run": member.run, **(best or member.rows[-1:] or [{}])[0]})
     return table
-
-
-def _publish(done: Sequence[Member]) -> None:
-    rows = [{**row, "error": member.error or ""} for row, member in zip(summary(done), done, strict=True)]
-    try:
-        create_table_artifact(rows, key="knowrl-study", description="The best iteration of each run of the study")
-    except Exception as error:
-        current_reporter().warning(f"Prefect does not take the table: {type(error).__name__}: {error}")

@@ -14,11 +14,11 @@ from pydantic import Field
 
 from flows.artifacts import publish
 from flows.dead_attempts import mark_crashed
+from flows.parameters import fields_of, overlaid
 from knowrl_core.config import (
     DEFAULT_PROFILE,
     RUN_NAME,
     Config,
-    anchored,
     build_config,
     deep_merge,
     load_config,
@@ -62,7 +62,7 @@ def resolve(profile: str | None, run: str | None, config: Config | None, fork: s
     Without a profile a run that is there already keeps what it was last started with, and a fork what the other run had
     at that point.
     """
-    given = config.model_dump(mode="json", exclude_unset=True) if config is not None else {}
+    given = fields_of(config)
     if run is not None:
         given = deep_merge(given, {"run": {"name": run}})
     data = load_config(profile or DEFAULT_PROFILE).model_dump(mode="json")
@@ -74,7 +74,7 @@ def resolve(profile: str | None, run: str | None, config: Config | None, fork: s
         elif fork is not None:
             old, at = _forked(new, fork)
             data = deep_merge(RunFile.read(old).config_at(at), {"run": {"root": old.location}})
-    return anchored(build_config(deep_merge(data, given), source=f"profile {profile!r} with the flow's parameters"))
+    return overlaid(data, given, f"profile {profile!r} with the flow's parameters")
 
 
 def _forked(config: Config, fork: str) -> tuple[RunPaths, StageKey]:

@@ -1,6 +1,5 @@
 """Read ``docker-compose.yml`` as far as processes of this machine can follow it."""
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -82,7 +81,7 @@ def interpolate(value: Any, environment: Mapping[str, str]) -> Any:
 
 
 def read_services(
-    path: Path, environment: Mapping[str, str] | None = None, profiles: frozenset[str] = frozenset()
+    path: Path, environment: Mapping[str, str], profiles: frozenset[str] = frozenset()
 ) -> dict[str, Service]:
     """The services of a compose file that are in no profile or in one of ``profiles``, in the file's order.
 
@@ -95,8 +94,7 @@ def read_services(
         for name, body in document["services"].items()
         if not body.get("profiles") or profiles & set(body["profiles"])
     }
-    values = os.environ if environment is None else environment
-    return {name: _service(name, interpolate(body, values)) for name, body in chosen.items()}
+    return {name: _service(name, interpolate(body, environment)) for name, body in chosen.items()}
 
 
 def _service(name: str, body: dict[str, Any]) -> Service:

@@ -56,10 +56,10 @@ class LocalCompose:
         extra: Mapping[str, str] | None = None,
     ) -> None:
         self.state = state.absolute()
-        self.services = found = read_services(REPOSITORY / "docker-compose.yml", variables)
+        self.services = read_services(REPOSITORY / "docker-compose.yml", variables)
         self.ports = {
             item.name: free_port() if free_ports or item.published is None else item.published
-            for item in found.values()
+            for item in self.services.values()
             if item.port is not None
         }
         self._extra = dict(extra or {})

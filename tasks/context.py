@@ -21,6 +21,7 @@ from knowrl_core.storage.verify import EXTERNAL
 from knowrl_core.worker import EngineSpec, WorkerPool
 from tasks.prepare import Inputs
 from tasks.progress import Reporter
+from tasks.starting import is_warmup
 from tasks.tracking import Tracker
 
 R = TypeVar("R", bound=Record)
@@ -88,7 +89,7 @@ class RunContext:
 
     def is_warmup(self, iteration: int) -> bool:
         """Whether an iteration is the warm-up."""
-        return iteration == 1 and self.config.warmup.epochs > 0
+        return is_warmup(self.config, iteration)
 
     def checkpoint_refs(self, iteration: int) -> list[FileRef]:
         """The policy after an iteration as inputs; iteration 0 is the initial model."""

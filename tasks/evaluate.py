@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from knowrl_core.config import Config
@@ -28,12 +27,11 @@ from knowrl_core.storage.layout import CONSENSUS, EVALUATE, GENERATE, UPDATE, St
 from knowrl_core.storage.manifest import FileRef
 from knowrl_core.storage.schemas import Candidate, ConsensusRecord, MetricRecord, PredictionRecord
 from knowrl_core.verdicts import expected_steps
-from knowrl_core.worker import EngineSpec, WorkerPool
 from tasks.consensus import TABLE
 from tasks.context import RunContext
 from tasks.generate import CANDIDATES
 from tasks.guarding import ask_guards
-from tasks.judging import SetJudge
+from tasks.judging import SetJudge, engine_of
 from tasks.labelled_sets import FROZEN, PROBE, benchmark_refs, configured_sets
 from tasks.prepare import Inputs, prepare
 from tasks.progress import Reporter
@@ -135,22 +133,10 @@ def evaluate_model(
         baselines: Another model's predictions by set; sets without any are not compared.
     """
     inputs = prepare(config)
-    with TemporaryDirectory(prefix="knowrl-") as folder, PredictionSink(out) as sink:
-        worker = WorkerPool.of(config, Path(folder) / "worker.log")
-        try:
-            policy = f"{inputs.model.name}@{inputs.model.sha256[:12]}"
-            spec = EngineSpec(
-                folder=inputs.model.path,
-                policy=policy,
-                device=config.model.device,
-                engine=config.engine,
-                log=Path(folder) / "vllm.log",
-            )
-            total = _prompts(sum(item.size for item in sets), config)
-            judge = SetJudge(worker.engine(spec), config, inputs=inputs, policy=policy, reporter=reporter, total=total)
-            return [_assess(item, judge, sink, config, (baselines or {}).get(item.name)) for item in sets]
-        finally:
-            worker.close()
+    with PredictionSink(out) as sink, engine_of(config, inputs) as (engine, policy):
+        total = _prompts(sum(item.size for item in sets), config)
+        judge = SetJudge(engine, config, inputs=inputs, policy=policy, reporter=reporter, total=total)
+        return [_assess(item, judge, sink, config, (baselines or {}).get(item.name)) for item in sets]
 
 
 def _measure_probe(probe: OpenSet, judge: SetJudge, sink: PredictionSink, config: Config) -> list[MetricRecord]:

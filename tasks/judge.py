@@ -14,8 +14,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Final, Self
 
@@ -27,8 +25,8 @@ from knowrl_core.models.cache import cache_root
 from knowrl_core.storage.files import read_small, sha256_json, write_atomic
 from knowrl_core.storage.schemas import VerdictRecord
 from knowrl_core.verdicts import judge_tasks
-from knowrl_core.worker import EngineSpec, WorkerPool
 from tasks.evaluate import probe_set
+from tasks.judging import engine_of
 from tasks.prepare import prepare
 from tasks.stage import engine_slice, verdict_slice
 
@@ -73,18 +71,7 @@ class ModelJudge:
     def __enter__(self) -> Self:
         self._inputs = prepare(self._config)
         with ExitStack() as stack:
-            folder = Path(stack.enter_context(TemporaryDirectory(prefix="knowrl-")))
-            worker = WorkerPool.of(self._config, folder / "worker.log")
-            stack.callback(worker.close)
-            self._policy = f"{self._inputs.model.name}@{self._inputs.model.sha256[:12]}"
-            spec = EngineSpec(
-                folder=self._inputs.model.path,
-                policy=self._policy,
-                device=self._config.model.device,
-                engine=self._config.engine,
-                log=folder / "vllm.log",
-            )
-            self._engine = worker.engine(spec)
+            self._engine, self._policy = stack.enter_context(engine_of(self._config, self._inputs))
             if self._calibrate:
                 self.calibration = self._calibrated()
             self._stack = stack.pop_all()

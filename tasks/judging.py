@@ -1,7 +1,10 @@
 """Judge labelled sets with one policy, chunk by chunk."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from knowrl_core.config import Config
 from knowrl_core.engines import GenerationEngine
@@ -9,8 +12,34 @@ from knowrl_core.evaluation import BenchmarkTask, predict
 from knowrl_core.storage.layout import EVALUATE
 from knowrl_core.storage.schemas import PredictionRecord, VerdictRecord
 from knowrl_core.verdicts import expected_steps, judge_tasks
+from knowrl_core.worker import EngineSpec, WorkerPool
 from tasks.prepare import Inputs
 from tasks.progress import Reporter
+
+
+@contextmanager
+def engine_of(config: Config, inputs: Inputs) -> Iterator[tuple[GenerationEngine, str]]:
+    """The engine of a model without a run, in a worker that ends with the context; and the model's name as a policy.
+
+    Args:
+        config: Model and engine.
+        inputs: The model's folder and hash.
+    """
+    with TemporaryDirectory(prefix="knowrl-") as name:
+        folder = Path(name)
+        worker = WorkerPool.of(config, folder / "worker.log")
+        try:
+            policy = f"{inputs.model.name}@{inputs.model.sha256[:12]}"
+            spec = EngineSpec(
+                folder=inputs.model.path,
+                policy=policy,
+                device=config.model.device,
+                engine=config.engine,
+                log=folder / "vllm.log",
+            )
+            yield worker.engine(spec), policy
+        finally:
+            worker.close()
 
 
 class SetJudge:

@@ -22,7 +22,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.engine import make_url
 
 from knowrl_core.config import Config
-from knowrl_core.guards import DECISION, read_firings, standing_stop
+from knowrl_core.guards import DECISION, find_stop, read_firings
 from knowrl_core.storage.files import sha256_json
 from knowrl_core.storage.layout import CONSENSUS, EVALUATE, UPDATE, RunPaths, StageKey
 from knowrl_core.storage.manifest import MANIFEST, Manifest
@@ -118,8 +118,7 @@ class MlflowLog:
 
     def _describe(self, history: Mapping[StageKey, Manifest]) -> None:
         """Set what the parent run says in words; always from the whole history and today's config."""
-        stop = standing_stop(self._config.guards, self._paths, history)
-        stop = stop if stop and stop.iteration < self._config.run.iterations else None
+        stop = find_stop(self._config.guards, self._paths, history, self._config.run.iterations)
         firings = read_firings(self._paths, history)
         fired = [f"it{row.iteration:03d} {row.guard} ({row.action})" for row in firings]
         tags = {

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from knowrl_core.config import Config
 from knowrl_core.errors import InputError
-from knowrl_core.evaluation import OpenSet, find_benchmark, open_set
+from knowrl_core.evaluation import OpenSet, find_benchmark, open_set, read_baseline
+from knowrl_core.evaluation.compare import Baseline
 from tasks.prepare import seed_path
 
 
@@ -41,3 +42,21 @@ def open_sets(config: Config, names: Sequence[str], paths: Sequence[str], limit:
             most = config.evaluation.probe_limit if limit is None else limit
         opened.append(open_set(item, place, limit=most or 0, seed=config.run.seed))
     return opened
+
+
+def open_baselines(path: Path, sets: Sequence[OpenSet]) -> dict[str, Baseline]:
+    """Predictions of another model, by set.
+
+    Args:
+        path: Its Parquet file.
+        sets: The sets that are compared; others in the file do not matter.
+
+    Raises:
+        InputError: The file holds no predictions, or none of one of the sets.
+    """
+    found = read_baseline(path)
+    for item in sets:
+        if item.name not in found:
+            have = ", ".join(found) or "none"
+            raise InputError(f"baseline {str(path)!r}: got sets {have}, expected {item.name!r} among them")
+    return found

@@ -8,7 +8,7 @@ from knowrl_core.storage.verify import committed_manifests
 from tasks import classify, consensus, evaluate, generate, update, warmup
 from tasks.prepare import Inputs
 from tasks.stage import Stage
-from tasks.starting import keys_of, starting_points
+from tasks.starting import is_warmup, keys_of, starting_points
 
 _STAGES = {
     GENERATE: generate.STAGE,
@@ -37,8 +37,8 @@ def shared_until(old: RunPaths, config: Config, inputs: Inputs) -> StageKey | No
         ArtifactError: A manifest of the other run is broken.
     """
     record = RunFile.read(old)
-    past = record.config
-    if any(past.get(part) != config.model_dump(mode="json")[part] for part in ("prompts", "files")):
+    now = config.model_dump(mode="json")
+    if any(record.config.get(part) != now[part] for part in ("prompts", "files")):
         return None
     try:
         same_name = config.run.model_copy(update={"name": record.name})
@@ -56,6 +56,4 @@ def shared_until(old: RunPaths, config: Config, inputs: Inputs) -> StageKey | No
 
 
 def _stage(config: Config, key: StageKey) -> Stage:
-    if key.stage == UPDATE and key.iteration == 1 and config.warmup.epochs > 0:
-        return warmup.STAGE
-    return _STAGES[key.stage]
+    return warmup.STAGE if key.stage == UPDATE and is_warmup(config, key.iteration) else _STAGES[key.stage]

@@ -13,6 +13,11 @@ def keys_of(config: Config) -> tuple[StageKey, ...]:
     return tuple(stage_keys(config.run.iterations, warmup=config.warmup.epochs > 0))
 
 
+def is_warmup(config: Config, iteration: int) -> bool:
+    """Whether an iteration is the warm-up."""
+    return iteration == 1 and config.warmup.epochs > 0
+
+
 def _policy_needed(paths: RunPaths, key: StageKey) -> int:
     """The iteration whose checkpoint a stage starts from; 0 for the initial model."""
     return key.iteration if key.stage == EVALUATE else parent_of(paths, key.iteration)

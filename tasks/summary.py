@@ -1,7 +1,9 @@
 """Numbers as text: the columns of the iterations' table, and one line a stage."""
 
-from knowrl_core.report import IterationRow
-from knowrl_core.storage.layout import CLASSIFY, CONSENSUS, EVALUATE, GENERATE, UPDATE
+from collections.abc import Mapping
+
+from knowrl_core.report import IterationRow, iteration_rows
+from knowrl_core.storage.layout import CLASSIFY, CONSENSUS, EVALUATE, GENERATE, UPDATE, StageKey
 from knowrl_core.storage.manifest import Manifest
 
 COLUMNS = (
@@ -38,6 +40,12 @@ def cells(row: IterationRow) -> list[str]:
         else:
             texts.append("-" if value is None else f"{value:.3f}")
     return texts
+
+
+def titled_rows(history: Mapping[StageKey, Manifest]) -> list[dict[str, str]]:
+    """The iterations' table as text by column title."""
+    titles = [title for title, _ in COLUMNS]
+    return [dict(zip(titles, cells(row), strict=True)) for row in iteration_rows(history)]
 
 
 def stage_summary(manifest: Manifest) -> str:

@@ -74,7 +74,7 @@ def evaluate(
     prepare_environment()
     from flows.cli.assessment import as_json, show
     from knowrl_core.evaluation import BENCHMARKS, controls_only
-    from tasks.open_sets import open_sets
+    from tasks.open_sets import open_baselines, open_sets
 
     if list_:
         _list(list(BENCHMARKS.values()), as_json=json_)
@@ -90,7 +90,7 @@ def evaluate(
         overrides.append(f"verdict.views={json.dumps([name.strip() for name in views.split(',')])}")
     resolved = load_config(config, overrides)
     sets = open_sets(resolved, benchmark or [], path or [], limit)
-    baselines = _baselines(baseline, sets) if baseline else {}
+    baselines = open_baselines(baseline, sets) if baseline else {}
     if model is None:
         found = [controls_only(item, resamples=resolved.evaluation.bootstrap, seed=resolved.run.seed) for item in sets]
     else:
@@ -111,17 +111,6 @@ def _list(benchmarks: "list[Benchmark]", *, as_json: bool) -> None:
         typer.echo(json.dumps(describe(benchmarks), indent=2))
     else:
         show_benchmarks(benchmarks)
-
-
-def _baselines(path: Path, sets: "list[OpenSet]") -> "dict[str, Baseline]":
-    from knowrl_core.evaluation import read_baseline
-
-    found = read_baseline(path)
-    for item in sets:
-        if item.name not in found:
-            have = ", ".join(found) or "none"
-            raise InputError(f"baseline {str(path)!r}: got sets {have}, expected {item.name!r} among them")
-    return found
 
 
 def _judge(

@@ -6,7 +6,7 @@ import queue
 import sys
 import threading
 from collections.abc import Iterator
-from typing import IO, TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final, Literal
 
 import typer
 
@@ -15,6 +15,7 @@ from flows.cli.environment import prepare_environment
 from flows.cli.options import ConfigOption, JsonOption, SetOption
 from knowrl_core.config import DEFAULT_PROFILE, load_config
 from knowrl_core.errors import InputError
+from knowrl_core.storage.files import numbered_lines
 
 if TYPE_CHECKING:
     from tasks.judge import ModelJudge
@@ -88,7 +89,7 @@ def _show(asked: "ModelJudge", tasks: list[str], *, reason: bool, as_json: bool)
             out.print(printable(answer.reason), style="dim", soft_wrap=True)
 
 
-def _stream(asked: "ModelJudge", source: IO[bytes], *, text: bool, reason: bool) -> int:
+def _stream(asked: "ModelJudge", source: BinaryIO, *, text: bool, reason: bool) -> int:
     """Answer each line with one, in order, as they come; returns how many could not be read."""
     wrong = 0
     for chunk in _chunks(source):
@@ -128,19 +129,14 @@ def _parse(line: bytes, number: int, *, text: bool) -> dict[str, Any]:
     return {name: item for name, item in row.items() if name not in ("line", "error")}
 
 
-def _chunks(source: IO[bytes]) -> Iterator[list[tuple[int, bytes]]]:
+def _chunks(source: BinaryIO) -> Iterator[list[tuple[int, bytes]]]:
     """Numbered lines in chunks: all that are there, and no waiting for more than are."""
     from tasks.judge import CHUNK
 
     lines: queue.Queue[tuple[int, bytes] | None] = queue.Queue(4 * CHUNK)
 
     def read() -> None:
-        number = 0
-        while raw := source.readline(MAX_LINE + 1):
-            number += 1
-            rest = raw
-            while len(rest) > MAX_LINE and not rest.endswith(b"\n"):
-                rest = source.readline(MAX_LINE + 1)
+        for number, raw in numbered_lines(source, MAX_LINE):
             if raw.strip():
                 lines.put((number, raw))
         lines.put(None)

@@ -7,8 +7,6 @@ import typer
 
 from flows.cli.console import out, printable
 from flows.cli.options import RunArgument, SetOption, locate, stored_config
-from knowrl_core.storage.layout import RunPaths, StageKey
-from knowrl_core.storage.manifest import Manifest
 
 app = typer.Typer(no_args_is_help=True, help="Work with a run's checkpoints.")
 
@@ -29,14 +27,6 @@ def export(
 ) -> None:
     """Write a checkpoint as a plain Hugging Face folder with a model card, which transformers and vLLM load."""
     from knowrl_core.models.export import chosen_iteration, export_checkpoint
-
-    paths, history = _opened(run, set_)
-    number = chosen_iteration(paths, history, iteration)
-    export_checkpoint(paths, history, number, to.expanduser().absolute())
-    out.print(printable(f"iteration {number} of run {paths.name} is in {to}"), soft_wrap=True)
-
-
-def _opened(run: str, set_: list[str] | None) -> tuple[RunPaths, dict[StageKey, Manifest]]:
     from knowrl_core.storage.verify import committed_manifests
     from tasks.starting import keys_of
 
@@ -44,4 +34,6 @@ def _opened(run: str, set_: list[str] | None) -> tuple[RunPaths, dict[StageKey, 
     history = committed_manifests(paths, keys_of(stored_config(paths, set_)))
     if paths.remote is not None:
         paths.remote.pull()
-    return paths, dict(history)
+    number = chosen_iteration(paths, history, iteration)
+    export_checkpoint(paths, history, number, to.expanduser().absolute())
+    out.print(printable(f"iteration {number} of run {paths.name} is in {to}"), soft_wrap=True)

@@ -12,7 +12,7 @@ import typer
 
 from flows.cli.console import TerminalReporter, err, iterations_table, out, printable
 from flows.cli.environment import prepare_environment, start_server
-from flows.cli.guarding import find_stop, stopped
+from flows.cli.guarding import stopped
 from flows.cli.options import (
     EXIT_INTERRUPTED,
     ConfigOption,
@@ -25,6 +25,7 @@ from flows.cli.options import (
 )
 from knowrl_core.config import DEFAULT_PROFILE, Config, anchored, load_config, redacted
 from knowrl_core.errors import KnowrlError, StageError
+from knowrl_core.guards import find_stop
 from knowrl_core.report import best_iteration, iteration_rows
 from knowrl_core.storage.layout import RunPaths, StageKey
 from knowrl_core.storage.roots import run_paths
@@ -157,7 +158,7 @@ def _show(paths: RunPaths, config: Config, uri: str) -> None:
     best = best_iteration(history)
     if best is not None:
         out.print(f"best balanced accuracy on the probe: iteration {best}")
-    stop = find_stop(paths, history, config.guards, config.run.iterations)
+    stop = find_stop(config.guards, paths, history, config.run.iterations)
     if stop is not None:
         out.print(printable(stopped(stop, paths)), soft_wrap=True)
     out.print(f"artifacts:  {printable(paths.shown)}", soft_wrap=True)

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli.console import iterations_table, out, printable
-from flows.cli.guarding import find_stop, firing_line, stopped
+from flows.cli.guarding import firing_line, stopped
 from flows.cli.options import ConfigOption, JsonOption, SetOption, locate, resume_command, stored_config
 from knowrl_core.config import DEFAULT_PROFILE, load_config
 from knowrl_core.errors import KnowrlError
-from knowrl_core.guards import read_firings
+from knowrl_core.guards import find_stop, read_firings
 from knowrl_core.report import IterationRow, best_iteration, iteration_rows
 from knowrl_core.storage.layout import RunPaths
 from knowrl_core.storage.roots import is_running, runs_in
@@ -73,7 +73,7 @@ def _describe(paths: RunPaths) -> dict[str, Any]:
     last = run_file.attempts[-1] if run_file.attempts else None
     running = is_running(paths)
     # The outcome is written by the process itself; one that was killed could not.
-    stop = None if running else find_stop(paths, history, stored_config(paths, None).guards, iterations)
+    stop = None if running else find_stop(stored_config(paths, None).guards, paths, history, iterations)
     outcome = "running" if running else ((last.outcome or "killed") if last else "not started")
     return {
         "name": paths.name,

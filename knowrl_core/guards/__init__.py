@@ -5,6 +5,7 @@ from knowrl_core.guards.decision import DECISION, Decision, Point
 from knowrl_core.guards.past import (
     GUARD_TABLE,
     Stop,
+    find_stop,
     judge_iteration,
     last_evaluated,
     parent_of,
@@ -25,6 +26,7 @@ __all__ = [
     "ask",
     "best_point",
     "decide",
+    "find_stop",
     "judge_iteration",
     "last_evaluated",
     "parent_of",

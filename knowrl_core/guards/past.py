@@ -80,6 +80,19 @@ def judge_iteration(
     return firings, decide(config, previous, now, firings, available={0, iteration, *kept})
 
 
+def find_stop(config: GuardsConfig, paths: RunPaths, history: History, iterations: int) -> Stop | None:
+    """Why the run ended early; None if it did not, or if the guards of its config let it go on.
+
+    Args:
+        config: The guards of its config.
+        paths: The run.
+        history: Its committed stages.
+        iterations: Iterations that it was to have.
+    """
+    stop = standing_stop(config, paths, history)
+    return stop if stop and stop.iteration < iterations else None
+
+
 def standing_stop(config: GuardsConfig, paths: RunPaths, history: History) -> Stop | None:
     """Whether a run that a guard ended stays so.
 

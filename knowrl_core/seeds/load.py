@@ -8,6 +8,7 @@ from knowrl_core.labels import FEASIBLE, INFEASIBLE, Label
 from knowrl_core.seeds.model import SeedTask, normalise
 from knowrl_core.seeds.parse import MAX_LINE_BYTES, parse_line
 from knowrl_core.seeds.problems import Problem, SeedError, error, show
+from knowrl_core.storage.files import numbered_lines
 
 MAX_PROBLEMS: Final = 1_000
 """Problems after which a file is given up: it is no seed file, and the list would fill memory."""
@@ -113,11 +114,6 @@ def _load(files: list[tuple[Path, Label | None]]) -> list[SeedTask]:
 
 
 def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Yield numbered lines; one that is too long comes cut, just over the bound, and its rest is skipped."""
-    number = 0
-    while raw := stream.readline(MAX_LINE_BYTES + 1):
-        number += 1
-        rest = raw
-        while len(rest) > MAX_LINE_BYTES and not rest.endswith(b"\n"):
-            rest = stream.readline(MAX_LINE_BYTES + 1)
+    """Numbered lines of a seed file, without a byte order mark."""
+    for number, raw in numbered_lines(stream, MAX_LINE_BYTES):
         yield number, raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw

@@ -4,9 +4,10 @@ import errno
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 SMALL: Final = 64 * 1024 * 1024
 """Bytes above which a record (a manifest, a run's record, a model's config) is none."""
@@ -33,6 +34,17 @@ def read_small(path: Path, most: int = SMALL) -> bytes:
     if len(content) > most:
         raise OSError(errno.EFBIG, f"more than {most:,} bytes, expected less", str(path))
     return content
+
+
+def numbered_lines(stream: BinaryIO, most: int) -> Iterator[tuple[int, bytes]]:
+    """Lines, numbered from 1. One of more than ``most`` bytes comes cut to one more, and its rest is skipped."""
+    number = 0
+    while raw := stream.readline(most + 1):
+        number += 1
+        rest = raw
+        while len(rest) > most and not rest.endswith(b"\n"):
+            rest = stream.readline(most + 1)
+        yield number, raw
 
 
 def sha256_json(value: Any) -> str:

@@ -65,6 +65,13 @@ class Deployment:
             env=self.environment,
         )
 
+    def do(self, name, **parameters):
+        """A flow run of a deployment, to its good end."""
+        given = [part for key, value in parameters.items() for part in ("-p", f"{key}={json.dumps(value)}")]
+        command = [sys.executable, "-m", "prefect", "deployment", "run", f"knowrl/{name}", "--watch", *given]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=self.environment, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+
     def states(self, run):
         """Of all flow runs with this run as their parameter, the oldest first; only then they get its name."""
         found = self.prefect.post("/flow_runs/filter", json={"sort": "EXPECTED_START_TIME_ASC"}).raise_for_status()
@@ -242,18 +249,7 @@ def test_a_relay_does_stages_in_two_pools(deployment):
 
 
 def test_evaluate_and_study_are_deployed(deployment, tmp_path):
-    evaluating = subprocess.run(
-        [
-            *(sys.executable, "-m", "prefect", "deployment", "run", "knowrl/evaluate", "--watch", "-p", "limit=8"),
-            *("-p", "model=tiny-random", "-p", "profile=smoke", "-p", f"out={tmp_path / 'out.parquet'}"),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=deployment.environment,
-        timeout=300,
-    )
-    assert evaluating.returncode == 0, evaluating.stdout + evaluating.stderr
+    deployment.do("evaluate", limit=8, model="tiny-random", profile="smoke", out=str(tmp_path / "out.parquet"))
     assert (tmp_path / "out.parquet").stat().st_size
     files = []
     for name, coefficient in (("a", 0.001), ("b", 0.01)):
@@ -262,18 +258,7 @@ def test_evaluate_and_study_are_deployed(deployment, tmp_path):
         document["rl"] = document.get("rl", {}) | {"kl_coef": coefficient}
         files.append(str(tmp_path / f"{name}.yaml"))
         Path(files[-1]).write_text(yaml.safe_dump(document))
-    studying = subprocess.run(
-        [
-            *(sys.executable, "-m", "prefect", "deployment", "run", "knowrl/study", "--watch"),
-            *("-p", f"files={json.dumps(files)}"),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=deployment.environment,
-        timeout=300,
-    )
-    assert studying.returncode == 0, studying.stdout + studying.stderr
+    deployment.do("study", files=files)
     record = RunFile.read(RunPaths(deployment.folder, "study-b"))
     assert record.forked_from.run == "study-a"
     assert record.forked_from.at == "001/update"
