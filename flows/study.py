@@ -10,8 +10,10 @@ from flows.artifacts import publish_table
 from flows.parameters import fields_of, overlaid
 from flows.train import train
 from knowrl_core.config import Config, load_config
-from knowrl_core.errors import InputError, StageError
+from knowrl_core.errors import InputError, KnowrlError, StageError
 from knowrl_core.report import best_iteration
+from knowrl_core.storage.layout import StageKey
+from knowrl_core.storage.manifest import Manifest
 from knowrl_core.storage.roots import look, run_paths
 from knowrl_core.storage.verify import committed_manifests
 from tasks.fork import fork_run
@@ -111,7 +113,11 @@ def conduct(configs: Sequence[Config], run: Callable[[Config], Any]) -> list[Mem
                 raise
             error = f"{type(problem).__name__}: {problem}"[:500]
             reporter.warning(f"run {config.run.name} did not end: {error}")
-        history = committed_manifests(look(run_paths(config.run.root, config.run.name)), keys_of(config))
+        history: dict[StageKey, Manifest] = {}
+        try:
+            history.update(committed_manifests(look(run_paths(config.run.root, config.run.name)), keys_of(config)))
+        except KnowrlError as damage:
+            error = error or f"{type(damage).__name__}: {damage}"[:500]
         found.append(Member(config.run.name, titled_rows(history), best_iteration(history), error))
     return found
 
@@ -125,7 +131,12 @@ def _share_past(config: Config, before: Sequence[Config]) -> None:
     best = None
     for other in before:
         old = look(run_paths(other.run.root, other.run.name))
-        at = shared_until(old, config, inputs) if old.run_file.exists() and old.location == paths.location else None
+        if not old.run_file.exists() or old.location != paths.location:
+            continue
+        try:
+            at = shared_until(old, config, inputs)
+        except KnowrlError:  # damaged; it was said when its turn came
+            continue
         if at is not None and (best is None or keys.index(at) > keys.index(best[1])):
             best = (old, at)
     if best is not None:
