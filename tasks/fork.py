@@ -15,6 +15,7 @@ from knowrl_core.storage.files import fsync_tree
 from knowrl_core.storage.layout import RunPaths, StageKey
 from knowrl_core.storage.roots import run_paths, runs_in
 from knowrl_core.storage.run_file import ForkedFrom, RunFile
+from knowrl_core.storage.verify import refuse_links
 from tasks.starting import check_start, keys_of
 
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK}
@@ -50,6 +51,7 @@ def fork_run(old: RunPaths, at: StageKey, config: Config, pins: dict[str, str]) 
     file.config["run"]["name"] = config.run.name  # no change worth a record
     file.check_past(config, pins, lambda key: key.place < at.place and old.stage(key).exists())
     keys = keys_of(config)
+    refuse_links(old)  # copying a tree would follow them
     check_start(old, keys, at)
     shared = keys[: keys.index(at)]
     file.record_changes(config, str(at))

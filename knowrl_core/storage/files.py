@@ -93,9 +93,13 @@ def write_atomic(path: Path, text: str, *, durable: bool = True) -> None:
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        if durable:
-            fsync_file(temporary)
+        temporary.unlink(missing_ok=True)  # what a killed attempt left, or a link that leads elsewhere
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            if durable:
+                file.flush()
+                os.fsync(descriptor)
         temporary.replace(path)
     except OSError:
         with suppress(OSError):

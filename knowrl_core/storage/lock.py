@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 from filelock import FileLock, Timeout
 
 from knowrl_core.errors import RunLockedError
+from knowrl_core.storage.files import write_atomic
 
 BEAT: Final = 10.0
 """Seconds between two signs of life."""
@@ -49,7 +50,7 @@ class RunLock:
         if _lives_elsewhere(self._holder):
             self._lock.release()
             raise held(self._path.parent.name, self.holder(), DEAD_MACHINE)
-        self._holder.write_text(json.dumps(own_record()))
+        write_atomic(self._holder, json.dumps(own_record()), durable=False)
         self._ended.clear()
         threading.Thread(target=self._beat, name="knowrl-lock", daemon=True).start()
         return self
@@ -131,7 +132,8 @@ def _lives_elsewhere(holder: Path) -> bool:
         return False
     probe = holder.with_name(f"{holder.name}.{os.getpid()}")
     try:
-        probe.touch()
+        probe.unlink(missing_ok=True)
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         return probe.stat().st_mtime - holder.stat().st_mtime < STALE
     except OSError:
         return False

@@ -33,7 +33,7 @@ class FileRef(BaseModel):
     @classmethod
     def _inside_the_run(cls, value: str) -> str:
         # A run directory may come from somebody else: what its manifests name is opened, hashed, copied and uploaded.
-        if value.startswith("/") or "\0" in value or ".." in value.split("/"):
+        if "\0" in value or not {"", ".", ".."}.isdisjoint(value.split("/")):
             raise ValueError("expected a path inside the run directory")
         return value
 

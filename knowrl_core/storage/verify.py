@@ -59,7 +59,11 @@ def verify_run(paths: RunPaths, keys: Iterable[StageKey], seen: SeenFiles | None
         paths: The run.
         keys: Its stages.
         seen: What was hashed before; None hashes everything.
+
+    Raises:
+        ArtifactError: There is a symbolic link in the run.
     """
+    refuse_links(paths)
     keys, seen = tuple(keys), seen or SeenFiles(None)
     committed: dict[StageKey, Manifest] = {}
     known: dict[str, str] = {}
@@ -75,6 +79,23 @@ def verify_run(paths: RunPaths, keys: Iterable[StageKey], seen: SeenFiles | None
         except ArtifactError as error:
             return History(committed, key, error)
     return History(committed, None, None)
+
+
+def refuse_links(paths: RunPaths) -> None:
+    """Make sure that nothing in a run leads out of it: KnowRL makes no symbolic links, and would write where they lead.
+
+    The run's own directory, and what is above it, may be links.
+
+    Raises:
+        ArtifactError: Naming the first link.
+    """
+    for folder, folders, files in os.walk(paths.folder):
+        for path in (Path(folder, name) for name in sorted(folders + files)):
+            if path.is_symlink():
+                raise ArtifactError(
+                    f"{path}: got a symbolic link, expected files and folders alone inside a run",
+                    hint="Remove it, or put what it leads to in its place; the run's directory itself may be a link.",
+                )
 
 
 def verify_stage(paths: RunPaths, key: StageKey, known: dict[str, str], seen: Files) -> Manifest:
@@ -168,7 +189,12 @@ class Inspection:
 
 
 def inspect_run(paths: RunPaths, keys: Sequence[StageKey]) -> Inspection:
-    """Read every file of a run, and name everything that is wrong, not only the first."""
+    """Read every file of a run, and name everything that is wrong, not only the first.
+
+    Raises:
+        ArtifactError: There is a symbolic link in the run.
+    """
+    refuse_links(paths)
     found = Inspection()
     known: dict[str, str] = {}
     seen = SeenFiles(None) if paths.remote is None else StoredFiles(paths.remote)
