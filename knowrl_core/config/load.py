@@ -16,6 +16,8 @@ from knowrl_core.resources import shipped
 from knowrl_core.storage.files import read_small
 
 DEFAULT_PROFILE = "cpu"
+BASE = "base"
+"""The key of a YAML file that names the one it builds on."""
 
 
 def profiles() -> list[str]:
@@ -23,14 +25,18 @@ def profiles() -> list[str]:
     return sorted(path.stem for path in shipped("configs").glob("*.yaml"))
 
 
-def find_profile(source: str) -> FilePath:
+def find_profile(source: str, folder: FilePath | None = None) -> FilePath:
     """The file that a profile name or a path means.
+
+    Args:
+        source: The name or path.
+        folder: Where relative paths begin; None is the working directory.
 
     Raises:
         InputError: There is no such profile or file.
     """
     looks_like_path = source.endswith((".yaml", ".yml")) or "/" in source or "\\" in source
-    path = FilePath(source).expanduser()
+    path = (folder or FilePath()) / FilePath(source).expanduser()
     if looks_like_path:
         if path.is_file():
             return path
@@ -48,18 +54,48 @@ def find_profile(source: str) -> FilePath:
 def load_config(source: str = DEFAULT_PROFILE, overrides: Sequence[str] = ()) -> Config:
     """Read a profile or YAML file and apply overrides such as ``rl.kl_coef=1e-3``, the last one winning.
 
+    A file may build on another: its key ``base`` names a profile, or a file by its path from there.
+
     Raises:
         InputError: With every problem that was found, each with file and line or the override that caused it.
     """
     file = find_profile(source)
+    data, places = _read(file, ())
+    return build_config(data, overrides, source=str(file), places=places)
+
+
+def _read(file: FilePath, above: tuple[FilePath, ...]) -> tuple[dict[str, Any], dict[Path, str]]:
+    """Config data of a file on top of its base, and the file and line of each key.
+
+    Args:
+        file: The file.
+        above: The files that build on it.
+    """
     try:
         text = read_small(file, 4 * MAX_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"config {file}: cannot be read: {error}") from None
     data, lines = parse_yaml(text, str(file))
-    if data is not None and not isinstance(data, dict):
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
         raise InputError(f"{file}:1: got {type(data).__name__}, expected sections such as 'run:' and 'rl:'")
-    return build_config(data or {}, overrides, source=str(file), lines=lines)
+    places = {path: f"{file}:{line}" for path, line in lines.items()}
+    if BASE not in data:
+        return data, places
+    base, place = data.pop(BASE), places[BASE,]
+    chain = (*above, file.resolve())
+    if not isinstance(base, str):
+        raise InputError(f"{place}: {BASE}: got {base!r}, expected the name of a profile, or a path from this file")
+    try:
+        below = find_profile(base, file.parent)
+    except InputError as error:
+        raise InputError(f"{place}: {BASE}: {error.message}", hint=error.hint) from None
+    if below.resolve() in chain:
+        names = " -> ".join(path.name for path in (*chain, below))
+        raise InputError(f"{place}: {BASE}: got a circle ({names}), expected a file that does not build on this one")
+    lower, lower_places = _read(below, chain)
+    return deep_merge(lower, data), lower_places | places
 
 
 def build_config(
@@ -67,10 +103,17 @@ def build_config(
     overrides: Sequence[str] = (),
     *,
     source: str = "config",
-    lines: Mapping[Path, int] | None = None,
+    places: Mapping[Path, str] | None = None,
 ) -> Config:
-    """Validate config data with overrides on top (see :func:`load_config`)."""
-    lines = lines or {}
+    """Validate config data with overrides on top (see :func:`load_config`).
+
+    Args:
+        data: The data.
+        overrides: Fields that win.
+        source: What to call the data in errors.
+        places: File and line of keys, for errors.
+    """
+    places = places or {}
     merged: dict[str, Any] = json.loads(json.dumps(data, default=str))
     origin: dict[Path, str] = {}
     for override in overrides:
@@ -83,8 +126,7 @@ def build_config(
         for key, text in reversed(origin.items()):
             if key[: len(path)] == path or path[: len(key)] == key:
                 return text
-        line = next((lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in lines), None)
-        return f"{source}:{line}" if line else source
+        return next((places[path[:end]] for end in range(len(path), 0, -1) if path[:end] in places), source)
 
     text = json.dumps(merged, ensure_ascii=False)
     try:

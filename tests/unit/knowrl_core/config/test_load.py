@@ -182,3 +182,55 @@ def test_an_action_may_be_a_plain_off():
         assert build_config({"guards": {"kl": {"action": value}}}, source="test").guards.kl.action == "off"
     with pytest.raises(InputError, match="action"):
         build_config({"guards": {"kl": {"action": True}}}, source="test")
+
+
+@pytest.fixture
+def layered(tmp_path):
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "lower.yaml").write_text("base: smoke\nrl:\n  kl_coef: 0.5\n  epochs: 3\n")
+    (tmp_path / "top.yaml").write_text("base: below/lower.yaml\nrl:\n  epochs: 2\nrun: {name: top}\n")
+    return tmp_path
+
+
+def test_a_file_builds_on_another_by_its_place(layered, monkeypatch):
+    monkeypatch.chdir("/")
+    config = load_config(str(layered / "top.yaml"), ["rl.clip=0.1"])
+
+    assert (config.rl.kl_coef, config.rl.epochs, config.rl.clip, config.run.name) == (0.5, 2, 0.1, "top")
+    assert config.model == load_config("smoke").model
+
+
+def test_an_error_names_the_file_that_it_stands_in(layered):
+    (layered / "below" / "lower.yaml").write_text("base: smoke\nrl:\n  kl_coef: much\n  epochs: 0\n")
+
+    with pytest.raises(InputError) as caught:
+        load_config(str(layered / "top.yaml"))
+
+    assert f"{layered / 'below' / 'lower.yaml'}:3: rl.kl_coef: got 'much'" in caught.value.message
+    assert "epochs" not in caught.value.message
+
+
+def test_what_wins_is_named_in_errors(layered):
+    (layered / "top.yaml").write_text("base: below/lower.yaml\nrl:\n  epochs: 0\n")
+
+    with pytest.raises(InputError, match=r"top\.yaml:3: rl\.epochs: got 0"):
+        load_config(str(layered / "top.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("base: top.yaml", r"top\.yaml:1: base: got a circle \(top\.yaml -> top\.yaml\)"),
+        ("base: below/../below/circle.yaml", r"circle\.yaml:1: base: got a circle"),
+        ("base: none.yaml", r"top\.yaml:1: base: config 'none\.yaml': no such file"),
+        ("base: smok", r"top\.yaml:1: base: unknown profile 'smok'"),
+        ("base: [smoke]", r"top\.yaml:1: base: got \['smoke'\]"),
+        ("base:", r"top\.yaml:1: base: got None"),
+    ],
+)
+def test_a_base_that_is_none(layered, text, expected):
+    (layered / "below" / "circle.yaml").write_text("base: ../top.yaml\n")
+    (layered / "top.yaml").write_text(text + "\n")
+
+    with pytest.raises(InputError, match=expected):
+        load_config(str(layered / "top.yaml"))
