@@ -95,7 +95,7 @@ def write_atomic(path: Path, text: str, *, durable: bool = True) -> None:
     try:
         temporary.unlink(missing_ok=True)  # what a killed attempt left, or a link that leads elsewhere
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        with open(descriptor, "w", encoding="utf-8") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
             if durable:
                 file.flush()
