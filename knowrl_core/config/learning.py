@@ -138,6 +138,10 @@ class ConsensusConfig(Section):
     """Training gate: largest share. Below 1 it leaves out tasks on which every verdict agrees (no signal in
     group-relative algorithms)."""
 
+    train_requires_agreement: bool = False
+    """Training gate: the consensus must equal the label that the task was generated under. The two come from different
+    prompts, so where they agree the label is more often right than either alone."""
+
     balance_train: bool = False
     """Trim the larger consensus class so that both labels are trained on equally often."""
 

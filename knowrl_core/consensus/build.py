@@ -47,7 +47,7 @@ def build_consensus(
     evidence = [evidence_of(judges[task_id], config.reward.evidence) for task_id in ids]
     parseable = [Fraction(votes.feasible + votes.infeasible, k) for votes in judged]
     decisions = decide(evidence, parseable, RULES[config.reward.rule])
-    train = _train_reasons(ids, decisions, config)
+    train = _train_reasons(kept, decisions, config)
     pool_reasons = {c.id: pool_refusal(d, c.intended, config) for c, d in zip(kept, decisions, strict=True)}
     applicants = [
         PoolRecord(id=c.id, task=c.task, label=d.label, iteration=iteration, share=d.share)
@@ -86,10 +86,11 @@ def _tallies(rows: dict[str, list[VerdictRecord]], ids: Sequence[str]) -> list[T
     return [tally(row.verdict for row in rows[task_id]) for task_id in ids]
 
 
-def _train_reasons(ids: Sequence[str], decisions: Sequence[Decision], config: ConsensusConfig) -> dict[str, str | None]:
-    reasons = {task_id: train_refusal(d, config) for task_id, d in zip(ids, decisions, strict=True)}
+def _train_reasons(
+    kept: Sequence[Candidate], decisions: Sequence[Decision], config: ConsensusConfig
+) -> dict[str, str | None]:
+    reasons = {c.id: train_refusal(d, c.intended, config) for c, d in zip(kept, decisions, strict=True)}
     if config.balance_train:
-        labels = {task_id: d.label for task_id, d in zip(ids, decisions, strict=True)}
-        passed = [(task_id, label) for task_id, label in labels.items() if label and reasons[task_id] is None]
+        passed = [(c.id, d.label) for c, d in zip(kept, decisions, strict=True) if d.label and reasons[c.id] is None]
         reasons |= dict.fromkeys(trimmed_for_balance(passed), CLASS_BALANCE)
     return reasons

@@ -20,7 +20,7 @@ POOL_FULL: Final = "pool_full"
 ANCHOR: Final = "anchor"
 
 
-def train_refusal(decision: Decision, config: ConsensusConfig) -> str | None:
+def train_refusal(decision: Decision, intended: str, config: ConsensusConfig) -> str | None:
     """Why a candidate is not trained on, or None. Both bounds are inclusive."""
     if config.anchors.share == 1:
         return ANCHORS_ONLY
@@ -28,7 +28,9 @@ def train_refusal(decision: Decision, config: ConsensusConfig) -> str | None:
         return TIE
     if decision.share < config.train_min_share:
         return BELOW_TRAIN_MIN
-    return ABOVE_TRAIN_MAX if decision.share > config.train_max_share else None
+    if decision.share > config.train_max_share:
+        return ABOVE_TRAIN_MAX
+    return DISAGREES if config.train_requires_agreement and decision.label != intended else None
 
 
 def pool_refusal(decision: Decision, intended: str, config: ConsensusConfig) -> str | None:

@@ -21,14 +21,28 @@ CONFIG = ConsensusConfig(train_min_share=0.5, train_max_share=0.875, pool_min_sh
     ],
 )
 def test_training_gate(label, share, reason):
-    assert train_refusal(Decision(label, share), CONFIG) == reason
+    assert train_refusal(Decision(label, share), "feasible", CONFIG) == reason
 
 
 def test_training_on_anchors_alone():
     config = ConsensusConfig(anchors=AnchorConfig(share=1.0))
-    assert train_refusal(Decision("feasible", 0.75), config) == "anchors_only"
-    assert train_refusal(Decision(None, 0.5), config) == "anchors_only"
+    assert train_refusal(Decision("feasible", 0.75), "feasible", config) == "anchors_only"
+    assert train_refusal(Decision(None, 0.5), "feasible", config) == "anchors_only"
     assert pool_refusal(Decision("feasible", 0.75), "feasible", config) is None
+
+
+@pytest.mark.parametrize(
+    ("label", "intended", "reason"),
+    [
+        ("feasible", "feasible", None),
+        ("infeasible", "infeasible", None),
+        ("feasible", "infeasible", "disagrees_with_intended"),
+        (None, "feasible", "tie"),
+    ],
+)
+def test_training_gate_with_agreement(label, intended, reason):
+    config = ConsensusConfig(train_requires_agreement=True)
+    assert train_refusal(Decision(label, 0.75), intended, config) == reason
 
 
 @pytest.mark.parametrize(
