@@ -4,7 +4,7 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -70,6 +70,21 @@ def set_up(slots: int, gpu_slots: int, dead_after: int) -> list[str]:
     return [*done, *_deployments()]
 
 
+def process_template() -> dict[str, Any]:
+    """The job template of our pools: a flow run brings no command, environment or folder of its own.
+
+    Prefect's default one has these as variables, with which whoever may start a flow run could set the environment that
+    says what its parameters may name.
+    """
+    template = ProcessWorker.get_default_base_job_template()
+    name = {"name": template["variables"]["properties"]["name"]}
+    return {
+        # No `env`: Prefect would add a flow run's own to one that is there.
+        "job_configuration": {"name": "{{ name }}", "stream_output": True},
+        "variables": {"type": "object", "properties": name, "additionalProperties": False},
+    }
+
+
 def _pool(client: SyncPrefectClient, name: str, slots: int) -> str:
     try:
         pool = client.read_work_pool(name)
@@ -79,11 +94,13 @@ def _pool(client: SyncPrefectClient, name: str, slots: int) -> str:
                 name=name,
                 description=_DESCRIPTIONS[name],
                 type=ProcessWorker.type,
-                base_job_template=ProcessWorker.get_default_base_job_template(),
+                base_job_template=process_template(),
                 concurrency_limit=slots,
             )
         )
         return f"work pool {name} was made, with {slots} slots"
+    if pool.base_job_template == ProcessWorker.get_default_base_job_template():
+        client.update_work_pool(name, WorkPoolUpdate(base_job_template=process_template()))
     if pool.concurrency_limit != slots:
         client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=slots))
         return f"work pool {name} has {slots} slots now (had {pool.concurrency_limit})"

@@ -1,7 +1,7 @@
 """Files from an attacker are refused or harmless: never executed, followed out of the root, or swallowed whole.
 
-Parameters of a deployment are in test_services.py and test_deployment.py, names and paths on the command line in
-test_wrong_input.py, model output in the tests of the parsers.
+Parameters of a deployment are in test_services.py and tests/unit/flows/test_remote.py, names and paths on the command
+line in test_wrong_input.py, model output in the tests of the parsers.
 """
 
 import json
@@ -10,11 +10,15 @@ import pickle
 import shutil
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from knowrl_core.config import deep_merge
+from knowrl_core.config.machine import MACHINE_FIELDS
 from knowrl_core.storage.files import sha256_json
 from knowrl_core.storage.layout import RunPaths, StageKey
 from knowrl_core.storage.manifest import MANIFEST, SEAL, FileRef, signature
@@ -131,6 +135,78 @@ def rewritten(folder, key, change):
         inputs=tuple(FileRef.model_validate(item) for item in content["inputs"]),
     )
     path.write_text(json.dumps({**content, SEAL: sha256_json(content)}))
+
+
+def changed(folder, **config):
+    """Alter the config in a run's record."""
+    path = folder / "run.json"
+    record = json.loads(path.read_text())
+    record["config"] = deep_merge(record["config"], config)
+    path.write_text(json.dumps(record))
+
+
+@pytest.fixture
+def listening():
+    """A server that notes what it is sent."""
+    got = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            got.append(str(self.headers))
+            self.send_error(500)
+
+        do_POST = do_GET  # noqa: N815 - the name that http.server calls
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", got
+        server.shutdown()
+
+
+@pytest.mark.parametrize("field", MACHINE_FIELDS)
+def test_a_copied_run_starts_no_program_and_gets_no_password(field, copy_of_reference, home, tmp_path, listening):
+    """On each way on: the record of a run that somebody sent names what belongs to this machine."""
+    url, got = listening
+    program, made = tmp_path / "program", tmp_path / "executed"
+    program.write_text(f"#!/bin/sh\ntouch {made}\nexit 1\n")
+    program.chmod(0o755)
+    config = {
+        "engine.vllm.python": {"engine": {"kind": "vllm", "vllm": {"python": str(program)}}},
+        "engine.vllm.args": {"engine": {"kind": "vllm", "vllm": {"args": ["--middleware", "evil"]}}},
+        "engine.vllm.urls": {"engine": {"kind": "vllm", "vllm": {"urls": [url]}}},
+        "rl.deepspeed.hostfile": {"rl": {"trainer": "deepspeed", "deepspeed": {"hostfile": str(program)}}},
+        "rl.deepspeed.config": {"rl": {"trainer": "deepspeed", "deepspeed": {"config": str(program)}}},
+        "tracking.uri": {"tracking": {"enabled": True, "uri": url}},
+    }[field]
+    changed(copy_of_reference, run={"iterations": 2}, **config)
+    secrets = {
+        "MLFLOW_TRACKING_USERNAME": "knowrl",
+        "MLFLOW_TRACKING_PASSWORD": "secret",
+        "KNOWRL_VLLM_API_KEY": "secret",
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+    }
+    for command in (["resume", str(copy_of_reference)], ["fork", str(copy_of_reference), "new", "--at=1/update"]):
+        done = knowrl(*command, home=home, check=2, **secrets)
+        assert f"{field}: got" in done.stderr
+        assert f"--set={field}=" in done.stderr
+    assert not made.exists(), "the program was started"
+    assert got == []
+    assert not (copy_of_reference.parent / "new").exists()
+
+
+def test_what_was_named_once_at_the_command_line_is_not_asked_again(copy_of_reference, home, tmp_path):
+    state = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    changed(copy_of_reference, tracking={"uri": "http://127.0.0.1:9"})
+    fork = ["fork", str(copy_of_reference), "--at=1/update", "--no-run"]
+    given = "--set=tracking.uri=http://127.0.0.1:9"
+    knowrl(*fork, "a", home=home, check=2, **state)
+    knowrl(*fork, "a", home=home, check=0, KNOWRL_ALLOW=given.removeprefix("--set="), **state)
+    knowrl(*fork, "b", home=home, check=2, **state)  # what the environment allows once is not remembered
+    knowrl(*fork, "b", given, home=home, check=0, **state)
+    knowrl(*fork, "c", home=home, check=0, **state)
 
 
 @pytest.mark.parametrize("path", ["../../../../secret", "/etc/hostname", "a/../../../../../secret"])

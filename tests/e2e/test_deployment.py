@@ -64,6 +64,7 @@ def deployment(home, prefect_server, tmp_path_factory):
     """What docs/deploy.md says: ``knowrl deploy``, and a worker."""
     folder = tmp_path_factory.mktemp("worker")
     env = environment_of(home, PREFECT_API_URL=prefect_server, PREFECT_WORKER_QUERY_SECONDS="1")
+    env["KNOWRL_ALLOW"] = f"path={tmp_path_factory.getbasetemp()}"
     for _ in range(2):  # the same call twice changes nothing
         done = knowrl("deploy", home=home, check=0, PREFECT_API_URL=prefect_server)
     assert "Deployment 'knowrl/train' successfully" in done.stderr
