@@ -115,8 +115,9 @@ def test_profiles_are_files_of_the_machine(worker, monkeypatch):
     ],
 )
 def test_evaluate_reads_and_writes_in_the_artifact_root_only(name, parameters, worker):
-    with pytest.raises(InputError, match=name):
+    with pytest.raises(InputError, match=name) as refused:
         evaluate.fn(**{"model": "tiny-random", **parameters})
+    assert "KNOWRL_ALLOW" in refused.value.hint
 
 
 def test_out_writes_tables_and_never_into_a_run(worker):
