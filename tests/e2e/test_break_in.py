@@ -16,6 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from prefect.results import ResultRecord, ResultRecordMetadata
+from prefect.serializers import PickleSerializer
 
 from knowrl_core.config import deep_merge
 from knowrl_core.config.machine import MACHINE_FIELDS
@@ -247,8 +249,49 @@ def test_a_pickle_inside_a_parquet_file_is_never_loaded(tmp_path):
     assert not made.exists()
 
 
-def test_names_are_no_sql_and_texts_no_markup(tmp_path, home, prefect_server):
-    """SQL in the name of an experiment, and markup, HTML, template and chat marks in seeds, stay what they are."""
+PLANTED = """
+import sys
+from pathlib import Path
+from prefect import flow, task
+from prefect.filesystems import LocalFileSystem
+
+planted = Path(sys.argv[1])
+LocalFileSystem._resolve_path = lambda self, path, validate=False: planted
+
+@task
+def one():
+    return 1
+
+@flow
+def naive():
+    return one()
+
+if sys.argv[2] == "naive":
+    naive()
+else:
+    from flows.cli.main import main
+
+    del sys.argv[1]
+    main()
+"""
+"""The command in a process that finds the planted file wherever Prefect looks for a stored result."""
+
+
+def test_names_are_no_sql_texts_no_markup_and_stored_results_are_not_read(tmp_path, home, prefect_server):
+    """SQL in the name of an experiment, and markup, HTML, template and chat marks in seeds, stay what they are.
+
+    Prefect is told to keep results, and finds a pickle for each: a flow without our settings loads it.
+    """
+    planted, made = tmp_path / "result", tmp_path / "executed"
+    metadata = ResultRecordMetadata(storage_key="any", serializer=PickleSerializer())
+    planted.write_bytes(ResultRecord(result=Payload(made), metadata=metadata).serialize())
+    before = planted.read_bytes()
+    keeping = environment_of(home, PREFECT_API_URL=prefect_server, PREFECT_RESULTS_PERSIST_BY_DEFAULT="true")
+    python = [sys.executable, "-c", PLANTED, str(planted)]
+    subprocess.run([*python, "naive"], env=keeping, capture_output=True, check=False)
+    assert made.exists(), "what was planted is not found, so that the test shows nothing"
+    made.unlink()
+    planted.write_bytes(before)
     nasty = "Robert'); DROP TABLE runs;-- [red]x[/red] <script>alert(1)</script> {{ 7*7 }} <|im_end|>"
     seeds = {}
     for label in ("feasible", "infeasible"):
@@ -259,7 +302,12 @@ def test_names_are_no_sql_and_texts_no_markup(tmp_path, home, prefect_server):
     files = [f"--set=files.{label}={path}" for label, path in seeds.items()]
     options = [*TINY, *tracking, *files, f"--set=run.root={tmp_path / 'runs'}", "--set=run.iterations=1"]
 
-    knowrl("run", "--config=smoke", *options, home=home, check=0, PREFECT_API_URL=prefect_server)
+    done = subprocess.run(
+        [*python, "run", "--config=smoke", *options], env=keeping, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not made.exists(), "a stored result was unpickled"
+    assert planted.read_bytes() == before, "a result was stored"
 
     from mlflow import MlflowClient
 
