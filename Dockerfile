@@ -2,7 +2,8 @@
 # services  Prefect server and MLflow server
 # cpu       worker; --build-arg TORCH_INDEX=URL takes PyTorch's CPU build from that index
 # cuda      worker for NVIDIA devices: PyTorch's usual build brings the CUDA libraries
-# Every version comes from requirements.lock, so servers and workers cannot drift apart.
+# Versions of Python packages come from requirements.lock, so servers and workers cannot drift apart. Not held to it: what
+# packages are built with (setuptools and the like), Debian's gcc, and the build of torch that TORCH_INDEX gives.
 ARG PYTHON_IMAGE=python:3.11.13-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS base

@@ -4,12 +4,12 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import StateType, WorkerStatus
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
@@ -62,12 +62,28 @@ def set_up(slots: int, gpu_slots: int, dead_after: int) -> list[str]:
                 _pool(client, CONTROL_POOL, CONTROL_SLOTS),
                 _automation(client, dead_after),
             ]
+            unserved = [note for name in _DESCRIPTIONS if (note := no_worker(client, name))]
     except httpx.HTTPError as error:
         raise InputError(
             f"Prefect server {url}: {type(error).__name__}: {error}"[:2_000],
             hint="Is it running? If it wants a password: PREFECT_API_AUTH_STRING=user:password.",
         ) from error
-    return [*done, *_deployments()]
+    return [*done, *_deployments(), *unserved]
+
+
+def process_template() -> dict[str, Any]:
+    """The job template of our pools: a flow run brings no command, environment or folder of its own.
+
+    Prefect's default one has these as variables, with which whoever may start a flow run could set the environment that
+    says what its parameters may name.
+    """
+    template = ProcessWorker.get_default_base_job_template()
+    name = {"name": template["variables"]["properties"]["name"]}
+    return {
+        # No `env`: Prefect would add a flow run's own to one that is there.
+        "job_configuration": {"name": "{{ name }}", "stream_output": True},
+        "variables": {"type": "object", "properties": name, "additionalProperties": False},
+    }
 
 
 def _pool(client: SyncPrefectClient, name: str, slots: int) -> str:
@@ -79,15 +95,32 @@ def _pool(client: SyncPrefectClient, name: str, slots: int) -> str:
                 name=name,
                 description=_DESCRIPTIONS[name],
                 type=ProcessWorker.type,
-                base_job_template=ProcessWorker.get_default_base_job_template(),
+                base_job_template=process_template(),
                 concurrency_limit=slots,
             )
         )
         return f"work pool {name} was made, with {slots} slots"
+    if pool.base_job_template == ProcessWorker.get_default_base_job_template():
+        client.update_work_pool(name, WorkPoolUpdate(base_job_template=process_template()))
     if pool.concurrency_limit != slots:
         client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=slots))
         return f"work pool {name} has {slots} slots now (had {pool.concurrency_limit})"
     return f"work pool {name} has {slots} slots"
+
+
+def no_worker(client: SyncPrefectClient, name: str) -> str | None:
+    """That no living worker serves a pool, with the command that starts one; None where there is one.
+
+    Raises:
+        ObjectNotFound: There is no such pool.
+    """
+    pool = client.read_work_pool(name)
+    if any(worker.status == WorkerStatus.ONLINE for worker in client.read_workers_for_work_pool(name)):
+        return None
+    return (
+        f"work pool {name} has no live worker; its flow runs wait until there is one: "
+        f"prefect worker start --pool {name} --type {pool.type}"
+    )
 
 
 def _automation(client: SyncPrefectClient, dead_after: int) -> str:

@@ -8,8 +8,9 @@ from prefect import flow
 from pydantic import Field
 
 from flows.artifacts import publish_table
-from flows.parameters import fields_of, overlaid
-from knowrl_core.config import DEFAULT_PROFILE, Config, deep_merge, load_config
+from flows.parameters import fields_of, overlaid, profile_of
+from flows.remote import check_out, check_places
+from knowrl_core.config import Config, deep_merge
 from tasks.evaluate import evaluate_model
 from tasks.open_sets import open_baselines, open_sets
 from tasks.progress import current_reporter
@@ -34,13 +35,14 @@ def evaluate(  # noqa: PLR0917 - a flow's parameters have names for whoever call
         paths: File or folder of each benchmark that is not built in, in their order, or one folder for all.
         limit: Most tasks a set; 0 means all.
         baseline: Predictions of another model (an earlier `out`) to compare with.
-        out: Parquet file that takes the predictions.
+        out: Parquet file that takes the predictions; a worker writes it in the artifact root only, outside of all runs.
         profile: Profile or path to a YAML file; empty: cpu.
         config: Fields that differ from the profile, such as {"verdict": {"mode": "free"}}.
     """
     fields = deep_merge(fields_of(config), {"model": {"path": model}})
-    base = load_config(profile or DEFAULT_PROFILE).model_dump(mode="json")
-    resolved = overlaid(base, fields, "the profile with the flow's parameters")
+    resolved = overlaid(profile_of(profile), fields, "the profile with the flow's parameters")
+    check_places({"baseline": baseline, **{f"paths[{index}]": path for index, path in enumerate(paths or [])}})
+    check_out(out)
     sets = open_sets(resolved, benchmarks or [], paths or [], limit)
     known = open_baselines(Path(baseline).expanduser(), sets) if baseline else {}
     found = evaluate_model(

@@ -7,9 +7,11 @@ through its directory, so both pools must see the artifact root.
 from typing import Any, Final, cast
 
 from prefect import flow
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 
+from flows.deployment import no_worker
 from flows.parameters import fields_of
 from flows.train import flow_run_name, resolve
 from knowrl_core.config import Config
@@ -53,6 +55,7 @@ def relay(
                 hint="Do the workers of both pools see the same artifact root? Set run.root to a shared folder or s3://.",
             )
         current_reporter().message(f"{key}: to {deployment}")
+        say_if_unserved(deployment)
         parameters: dict[str, Any] = {"profile": profile, "run": resolved.run.name, "config": given, "only": stages}
         done = cast(FlowRun, run_deployment(name=deployment, parameters=parameters, timeout=None))
         if done.state is None or not done.state.is_completed():
@@ -62,6 +65,15 @@ def relay(
                 hint="Its log says why. Start this again to go on.",
             )
         before = key
+
+
+def say_if_unserved(deployment: str) -> None:
+    """Warn of a pool without a worker: one may still come, so waiting is no error."""
+    with get_client(sync_client=True) as client:
+        pool = client.read_deployment_by_name(deployment).work_pool_name
+        note = no_worker(client, pool) if pool else None
+    if note:
+        current_reporter().warning(note)
 
 
 def next_stage(config: Config) -> StageKey | None:

@@ -14,14 +14,13 @@ from pydantic import Field
 
 from flows.artifacts import publish
 from flows.dead_attempts import mark_crashed
-from flows.parameters import fields_of, overlaid
+from flows.parameters import fields_of, overlaid, profile_of
+from flows.remote import check_places
 from knowrl_core.config import (
-    DEFAULT_PROFILE,
     RUN_NAME,
     Config,
     build_config,
     deep_merge,
-    load_config,
     redacted,
 )
 from knowrl_core.errors import KnowrlError, StageError
@@ -61,13 +60,17 @@ def resolve(profile: str | None, run: str | None, config: Config | None, fork: s
 
     Without a profile a run that is there already keeps what it was last started with, and a fork what the other run had
     at that point.
+
+    Raises:
+        InputError: Something is wrong, or is not for a flow run to choose (:mod:`flows.remote`).
     """
     given = fields_of(config)
     if run is not None:
         given = deep_merge(given, {"run": {"name": run}})
-    data = load_config(profile or DEFAULT_PROFILE).model_dump(mode="json")
+    data = profile_of(profile)
     if profile is None:
         new = build_config(deep_merge(data, given), source="the flow's parameters")
+        check_places({"run.root": new.run.root}, writing=True)
         paths = look(run_paths(new.run.root, new.run.name))
         if paths.run_file.exists():
             data = deep_merge(RunFile.read(paths).config, {"run": {"root": paths.location}})

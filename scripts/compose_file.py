@@ -1,14 +1,18 @@
 """Read ``docker-compose.yml`` as far as processes of this machine can follow it."""
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from dotenv.parser import parse_stream
 
-_VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?:(?P<kind>:[-?])(?P<rest>[^{}]*))?\})")
+_VARIABLE = re.compile(
+    r"\$(?:\$|(?P<bare>[A-Za-z_][A-Za-z0-9_]*)|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?:(?P<kind>:[-?])(?P<rest>(?:[^{}]|\$\{[^{}]*\})*))?\})"
+)
 
 
 class ComposeError(Exception):
@@ -43,20 +47,29 @@ class Service:
 
 
 def read_env_file(path: Path) -> dict[str, str]:
-    """``NAME=VALUE`` lines; empty ones and comments are left out, and a value is taken as it stands."""
-    found = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        name, sign, value = line.partition("=")
-        if not sign or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name.strip()):
-            raise ComposeError(f"{path}:{number}: got {line!r}, expected NAME=VALUE")
-        found[name.strip()] = value.strip()
+    """The variables of an ``.env`` file; quotes, comments, ``export`` and variables in values as compose reads them.
+
+    Raises:
+        ComposeError: A line is none.
+    """
+    found: dict[str, str] = {}
+    with path.open(encoding="utf-8") as file:
+        for line in parse_stream(file):
+            text = line.original.string
+            if line.error:
+                number = line.original.line + len(text) - len(text.lstrip("\n"))
+                raise ComposeError(f"{path}:{number}: got {text.strip()!r}, expected NAME=VALUE")
+            if line.key is None or line.value is None:
+                continue
+            literal = text.partition("=")[2].lstrip().startswith("'")
+            found[line.key] = line.value if literal else interpolate(line.value, {**found, **os.environ})
     return found
 
 
 def interpolate(value: Any, environment: Mapping[str, str]) -> Any:
-    """Put variables in: ``${NAME}``, ``${NAME:-default}``, ``${NAME:?message}`` and ``$$``, in all texts of a value.
+    """Put variables in, in all texts of a value.
+
+    They are ``$NAME``, ``${NAME}``, ``${NAME:-default}``, ``${NAME:?message}`` and ``$$``; a default may hold others.
 
     Raises:
         ComposeError: A variable that must be set is not, or is empty.
@@ -69,21 +82,30 @@ def interpolate(value: Any, environment: Mapping[str, str]) -> Any:
         return value
 
     def put(match: re.Match[str]) -> str:
-        name, kind, rest = match["name"], match["kind"], match["rest"]
+        name, kind, rest = match["bare"] or match["name"], match["kind"], match["rest"]
         if name is None:
             return "$"
         known = environment.get(name, "")
         if not known and kind == ":?":
             raise ComposeError(f"variable {name} is empty, expected a value in .env: {rest}")
-        return known or (rest if kind == ":-" else "")
+        return known or (_VARIABLE.sub(put, rest) if kind == ":-" else "")
 
     return _VARIABLE.sub(put, value)
 
 
 def read_services(
-    path: Path, environment: Mapping[str, str], profiles: frozenset[str] = frozenset()
+    path: Path,
+    environment: Mapping[str, str],
+    profiles: frozenset[str] = frozenset(),
+    also: Collection[str] = (),
 ) -> dict[str, Service]:
-    """The services of a compose file that are in no profile or in one of ``profiles``, in the file's order.
+    """The services of a compose file, in its order.
+
+    Args:
+        path: The file.
+        environment: The variables that it names.
+        profiles: Profiles whose services are among them, beside those in no profile.
+        also: Names of further services.
 
     Raises:
         ComposeError: A variable is missing.
@@ -92,7 +114,7 @@ def read_services(
     chosen = {
         name: body
         for name, body in document["services"].items()
-        if not body.get("profiles") or profiles & set(body["profiles"])
+        if not body.get("profiles") or profiles & set(body["profiles"]) or name in also
     }
     return {name: _service(name, interpolate(body, environment)) for name, body in chosen.items()}
 

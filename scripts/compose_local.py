@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -31,8 +31,9 @@ from scripts.compose_file import ComposeError, Service, read_env_file, read_serv
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DATABASE = "postgres"
-START = 240.0
-"""Seconds that a service has to become healthy."""
+_WAYS_IN = (("local", ""), ("host", "127.0.0.1/32"))
+START = 600.0
+"""Seconds that a service has to become healthy; on a busy machine Prefect's server needs minutes."""
 
 _out = Console(stderr=True, highlight=False)
 
@@ -43,6 +44,7 @@ class LocalCompose:
     Args:
         state: Folder for data, logs and sockets; data stays there.
         variables: What the file takes from its environment.
+        also: Services of a profile that are started as well, such as ``worker-control``.
         free_ports: Listen on free ports instead of the published ones.
         extra: Further environment of every service.
     """
@@ -52,11 +54,12 @@ class LocalCompose:
         state: Path,
         variables: Mapping[str, str],
         *,
+        also: Collection[str] = (),
         free_ports: bool = False,
         extra: Mapping[str, str] | None = None,
     ) -> None:
         self.state = state.absolute()
-        self.services = read_services(REPOSITORY / "docker-compose.yml", variables)
+        self.services = read_services(REPOSITORY / "docker-compose.yml", variables, also=also)
         self.ports = {
             item.name: free_port() if free_ports or item.published is None else item.published
             for item in self.services.values()
@@ -66,10 +69,19 @@ class LocalCompose:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
-        self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in (self.state, self.state / "home", self.state / "logs", self.state / "volumes"):
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o700)
         try:
-            for name in self.services:
-                self.start(name)
+            waited: set[str] = set()
+            for name in self.services:  # those that do not need each other start at the same time
+                for other in self.services[name].after:
+                    if other in self.services and other not in waited:
+                        self._await(other)
+                        waited.add(other)
+                self._launch(name)
+            for name in self.services.keys() - waited:
+                self._await(name)
         except BaseException:
             self.stop()
             raise
@@ -102,14 +114,25 @@ class LocalCompose:
         Raises:
             ComposeError: It does not.
         """
+        self._launch(name)
+        self._await(name)
+
+    def _launch(self, name: str) -> None:
         service = self.services[name]
         if name == DATABASE:
             self._start_database()
         else:
             command = [self._local(part, name) for part in service.command]
             self.processes[name] = self._spawn(name, command, self.environment(name))
+
+    def _await(self, name: str) -> None:
+        service = self.services[name]
         if any(item.after.get(name) == "service_completed_successfully" for item in self.services.values()):
-            code = self.processes.pop(name).wait(START)
+            try:
+                code = self.processes[name].wait(START)
+            except subprocess.TimeoutExpired:
+                raise ComposeError(f"service {name} does not end: see {self.log(name)}") from None
+            del self.processes[name]
             if code:
                 raise ComposeError(f"service {name} ended with {code}: see {self.log(name)}")
         elif service.healthcheck:
@@ -155,20 +178,20 @@ class LocalCompose:
         return self.state / "logs" / f"{name}.log"
 
     def _start_database(self) -> None:
-        service = self.services[DATABASE]
         data = self.state / "volumes" / DATABASE / "data"
         socket = self.state / "run"
         environment = {**self.environment(DATABASE), "LC_ALL": "C.UTF-8", "PGTZ": "UTC"}
-        for folder in (data.parent, socket, self.log(DATABASE).parent):
+        for folder in (data.parent, socket):
             folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o700)
         user = []
         if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-            user = [_program("runuser"), "-u", DATABASE, "--"]
+            user = [program("runuser"), "-u", DATABASE, "--"]
             for folder in (data.parent, socket):
                 shutil.chown(folder, DATABASE)
-            for folder in (*data.parents, socket):
-                if folder.is_relative_to(self.state):
-                    folder.chmod(folder.stat().st_mode | 0o011)
+            for folder in data.parents[1:]:
+                if folder.is_relative_to(self.state):  # to be passed through, and not to be read
+                    folder.chmod(0o711)
                 elif not folder.stat().st_mode & 0o001:
                     raise ComposeError(
                         f"user {DATABASE}, as whom PostgreSQL runs under root, may not enter {folder}; choose another "
@@ -181,30 +204,37 @@ class LocalCompose:
             secret.write_text(environment["POSTGRES_PASSWORD"])
             if user:
                 shutil.chown(secret, DATABASE)
-            arguments = ["--username=postgres", "--auth-host=scram-sha-256", "--auth-local=trust", "--encoding=UTF8"]
+            arguments = ["--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8"]
             done = subprocess.run(  # noqa: S603
-                [*user, _program("initdb"), "-D", str(data), f"--pwfile={secret}", *arguments],
+                [*user, program("initdb"), "-D", str(data), f"--pwfile={secret}", *arguments],
                 check=False, capture_output=True, text=True, env=environment, cwd="/",
             )  # fmt: skip
             secret.unlink()
             if done.returncode:
                 raise ComposeError(f"initdb ended with {done.returncode}: {done.stderr.strip()}")
+        # Also data that an earlier version made wants a password everywhere.
+        rules = "".join(f"{kind} all all {where} scram-sha-256\n" for kind, where in _WAYS_IN)
+        (data / "pg_hba.conf").write_text(rules)
         socket_only = [f"--unix_socket_directories={socket}", f"--port={self.ports[DATABASE]}"]
-        command = [*user, _program("postgres"), "-D", str(data), "--listen_addresses=127.0.0.1", *socket_only]
+        command = [*user, program("postgres"), "-D", str(data), "--listen_addresses=127.0.0.1", *socket_only]
         self.processes[DATABASE] = self._spawn(DATABASE, command, environment)
         if new:
-            reach = {"PGHOST": str(socket), "PGPORT": str(self.ports[DATABASE]), "PGUSER": "postgres"}
-            ready = [_program("pg_isready"), "--quiet"]
+            reach = {
+                "PGHOST": str(socket),
+                "PGPORT": str(self.ports[DATABASE]),
+                "PGUSER": "postgres",
+                "PGPASSWORD": environment["POSTGRES_PASSWORD"],
+            }
+            ready = [program("pg_isready"), "--quiet"]
             self._until(lambda: not subprocess.call(ready, env={**environment, **reach}), DATABASE)  # noqa: S603
             subprocess.run(  # noqa: S603
                 [str(REPOSITORY / "deploy" / "postgres-init.sh")],
                 check=True, env={**environment, **reach}, stdout=subprocess.DEVNULL,
             )  # fmt: skip
-        self._wait(service)
 
     def _wait(self, service: Service) -> None:
         command = [self._local(part, service.name) for part in service.healthcheck]
-        command[0] = _program(command[0])
+        command[0] = program(command[0])
         if service.name == DATABASE:
             command += ["--port", str(self.ports[DATABASE])]
         environment = self.environment(service.name)
@@ -224,7 +254,6 @@ class LocalCompose:
             time.sleep(0.3)
 
     def _spawn(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        self.log(name).parent.mkdir(parents=True, exist_ok=True)
         with self.log(name).open("ab") as log:
             return subprocess.Popen(  # noqa: S603 - the commands of the compose file
                 list(command), stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
@@ -236,7 +265,7 @@ class LocalCompose:
         own = self.services[name]
         if text == "0.0.0.0":  # noqa: S104 - replaced, not bound
             return "127.0.0.1"
-        for other in self.services.values():
+        for other in (own, *self.services.values()):  # several may have the same port: its own comes first
             if other.port is None:
                 continue
             port = self.ports[other.name]
@@ -264,7 +293,7 @@ class LocalCompose:
         return text
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
     """A program's path; PostgreSQL's are not on the path in Debian.
 
     Raises:
@@ -285,6 +314,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Start the services and watch over them; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--env-file", type=Path, default=REPOSITORY / ".env", help="the environment of the file (.env)")
+    parser.add_argument("--also", nargs="*", default=[], help="services of a profile as well, such as worker-control")
     parser.add_argument("--state", type=Path, default=REPOSITORY / "runs" / "services", help="folder for data and logs")
     options = parser.parse_args(arguments)
 
@@ -295,8 +325,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if not options.env_file.is_file():
             raise ComposeError(f"{options.env_file}: no such file; `make env` writes one")
-        variables = {**os.environ, **read_env_file(options.env_file)}
-        with LocalCompose(options.state, variables) as services:
+        variables = {**read_env_file(options.env_file), **os.environ}  # the shell's win, as with compose
+        with LocalCompose(options.state, variables, also=options.also) as services:
             ports = services.ports
             _out.print(f"Prefect: http://127.0.0.1:{ports['prefect']}   MLflow: http://127.0.0.1:{ports['mlflow']}")
             _out.print("user knowrl of both; Control-C ends them")

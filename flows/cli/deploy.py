@@ -19,8 +19,7 @@ def deploy(
 ) -> None:
     """Set up the Prefect server that PREFECT_API_URL names, so that `prefect deployment run knowrl/train` works."""
     prepare_environment()
-    from flows.deployment import CPU_POOL, set_up
+    from flows.deployment import set_up
 
     for line in set_up(slots, gpu_slots, dead_after):
         err.print(printable(line), soft_wrap=True)
-    err.print(f"Start a worker: prefect worker start --pool {CPU_POOL} --type process")

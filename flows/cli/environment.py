@@ -6,6 +6,7 @@ import threading
 
 import psutil
 
+from flows.remote import STARTED_BY_A_WORKER
 from knowrl_core.errors import StageError
 
 OWNER = "KNOWRL_OWNER"
@@ -31,6 +32,8 @@ def prepare_environment() -> None:
     """Set what is not set yet; must come before Prefect and MLflow are imported."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    # A command that somebody's flow calls is a command, whatever flow run that one is.
+    os.environ.pop(STARTED_BY_A_WORKER, None)
     end_orphaned_servers()
     me = psutil.Process()
     os.environ[OWNER] = f"{me.pid}:{me.create_time():.2f}"

@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from flows.cli.console import err, printable
-from flows.cli.options import RunArgument, SetOption, locate, resume_command, stored_config
+from flows.cli.machine import confirmed
+from flows.cli.options import RunArgument, SetOption, locate, resume_command
 from flows.cli.run import go
 from knowrl_core.config import anchored
 from knowrl_core.storage.layout import StageKey
@@ -24,7 +25,7 @@ def fork(
     """Start a run from any point of another one, sharing its past without a copy."""
     point = StageKey.parse(at)
     paths = locate(old, set_)
-    config = anchored(stored_config(paths, [*(set_ or []), f"run.name={new}"], at=point))
+    config = anchored(confirmed(paths, [*(set_ or []), f"run.name={new}"], at=point))
     from tasks.fork import fork_run
     from tasks.prepare import prepare
 

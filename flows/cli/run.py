@@ -13,6 +13,7 @@ import typer
 from flows.cli.console import TerminalReporter, err, iterations_table, out, printable
 from flows.cli.environment import prepare_environment, start_server
 from flows.cli.guarding import stopped
+from flows.cli.machine import confirmed, named
 from flows.cli.options import (
     EXIT_INTERRUPTED,
     ConfigOption,
@@ -21,7 +22,6 @@ from flows.cli.options import (
     command,
     locate,
     resume_command,
-    stored_config,
 )
 from knowrl_core.config import DEFAULT_PROFILE, Config, anchored, load_config, redacted
 from knowrl_core.errors import KnowrlError, StageError
@@ -38,7 +38,7 @@ RepairOption = Annotated[bool, typer.Option("--repair", help="Do damaged stages,
 
 def run(config: ConfigOption = DEFAULT_PROFILE, set_: SetOption = None, repair: RepairOption = False) -> None:
     """Start a run, or go on with it if a run of that name exists."""
-    go(load_config(config, set_ or []), repair=repair)
+    go(named(load_config(config, set_ or [])), repair=repair)
 
 
 def resume(
@@ -63,10 +63,10 @@ def resume(
         StageKey.parse(start)
     paths = locate(run, set_, config or DEFAULT_PROFILE)
     if config is None:
-        go(stored_config(paths, set_), repair=repair, start=start)
+        go(confirmed(paths, set_), repair=repair, start=start)
     else:
         place = [f"run.root={paths.location}", f"run.name={paths.name}"]
-        go(load_config(config, [*(set_ or []), *place]), repair=repair, start=start)
+        go(named(load_config(config, [*(set_ or []), *place])), repair=repair, start=start)
 
 
 def go(config: Config, *, repair: bool = False, start: str | None = None) -> None:

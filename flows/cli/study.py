@@ -9,6 +9,7 @@ from rich.table import Table
 
 from flows.cli.console import TerminalReporter, out, printable
 from flows.cli.environment import prepare_environment
+from flows.cli.machine import named
 from flows.cli.options import SetOption, command
 from flows.cli.run import as_stage_error, ended_in_order
 from knowrl_core.errors import StageError
@@ -24,7 +25,7 @@ def study(
     from flows.train import train
     from tasks.progress import terminal
 
-    configs = members(files, set_ or [])
+    configs = [named(config) for config in members(files, set_ or [])]
     again = shlex.join([command("knowrl"), "study", *files, *(f"--set={item}" for item in set_ or [])])
 
     with (

@@ -1,7 +1,7 @@
 """Files from an attacker are refused or harmless: never executed, followed out of the root, or swallowed whole.
 
-Parameters of a deployment are in test_services.py and test_deployment.py, names and paths on the command line in
-test_wrong_input.py, model output in the tests of the parsers.
+Parameters of a deployment are in test_services.py and tests/unit/flows/test_remote.py, names and paths on the command
+line in test_wrong_input.py, model output in the tests of the parsers.
 """
 
 import json
@@ -10,11 +10,17 @@ import pickle
 import shutil
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from prefect.results import ResultRecord, ResultRecordMetadata
+from prefect.serializers import PickleSerializer
 
+from knowrl_core.config import deep_merge
+from knowrl_core.config.machine import MACHINE_FIELDS
 from knowrl_core.storage.files import sha256_json
 from knowrl_core.storage.layout import RunPaths, StageKey
 from knowrl_core.storage.manifest import MANIFEST, SEAL, FileRef, signature
@@ -133,6 +139,78 @@ def rewritten(folder, key, change):
     path.write_text(json.dumps({**content, SEAL: sha256_json(content)}))
 
 
+def changed(folder, **config):
+    """Alter the config in a run's record."""
+    path = folder / "run.json"
+    record = json.loads(path.read_text())
+    record["config"] = deep_merge(record["config"], config)
+    path.write_text(json.dumps(record))
+
+
+@pytest.fixture
+def listening():
+    """A server that notes what it is sent."""
+    got = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            got.append(str(self.headers))
+            self.send_error(500)
+
+        do_POST = do_GET  # noqa: N815 - the name that http.server calls
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", got
+        server.shutdown()
+
+
+@pytest.mark.parametrize("field", MACHINE_FIELDS)
+def test_a_copied_run_starts_no_program_and_gets_no_password(field, copy_of_reference, home, tmp_path, listening):
+    """On each way on: the record of a run that somebody sent names what belongs to this machine."""
+    url, got = listening
+    program, made = tmp_path / "program", tmp_path / "executed"
+    program.write_text(f"#!/bin/sh\ntouch {made}\nexit 1\n")
+    program.chmod(0o755)
+    config = {
+        "engine.vllm.python": {"engine": {"kind": "vllm", "vllm": {"python": str(program)}}},
+        "engine.vllm.args": {"engine": {"kind": "vllm", "vllm": {"args": ["--middleware", "evil"]}}},
+        "engine.vllm.urls": {"engine": {"kind": "vllm", "vllm": {"urls": [url]}}},
+        "rl.deepspeed.hostfile": {"rl": {"trainer": "deepspeed", "deepspeed": {"hostfile": str(program)}}},
+        "rl.deepspeed.config": {"rl": {"trainer": "deepspeed", "deepspeed": {"config": str(program)}}},
+        "tracking.uri": {"tracking": {"enabled": True, "uri": url}},
+    }[field]
+    changed(copy_of_reference, run={"iterations": 2}, **config)
+    secrets = {
+        "MLFLOW_TRACKING_USERNAME": "knowrl",
+        "MLFLOW_TRACKING_PASSWORD": "secret",
+        "KNOWRL_VLLM_API_KEY": "secret",
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+    }
+    for command in (["resume", str(copy_of_reference)], ["fork", str(copy_of_reference), "new", "--at=1/update"]):
+        done = knowrl(*command, home=home, check=2, **secrets)
+        assert f"{field}: got" in done.stderr
+        assert f"--set={field}=" in done.stderr
+    assert not made.exists(), "the program was started"
+    assert got == []
+    assert not (copy_of_reference.parent / "new").exists()
+
+
+def test_what_was_named_once_at_the_command_line_is_not_asked_again(copy_of_reference, home, tmp_path):
+    state = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    changed(copy_of_reference, tracking={"uri": "http://127.0.0.1:9"})
+    fork = ["fork", str(copy_of_reference), "--at=1/update", "--no-run"]
+    given = "--set=tracking.uri=http://127.0.0.1:9"
+    knowrl(*fork, "a", home=home, check=2, **state)
+    knowrl(*fork, "a", home=home, check=0, KNOWRL_ALLOW=given.removeprefix("--set="), **state)
+    knowrl(*fork, "b", home=home, check=2, **state)  # what the environment allows once is not remembered
+    knowrl(*fork, "b", given, home=home, check=0, **state)
+    knowrl(*fork, "c", home=home, check=0, **state)
+
+
 @pytest.mark.parametrize("path", ["../../../../secret", "/etc/hostname", "a/../../../../../secret"])
 def test_a_manifest_that_names_files_elsewhere_is_damage(path, copy_of_reference, home):
     key = StageKey(0, "generate")
@@ -171,8 +249,49 @@ def test_a_pickle_inside_a_parquet_file_is_never_loaded(tmp_path):
     assert not made.exists()
 
 
-def test_names_are_no_sql_and_texts_no_markup(tmp_path, home, prefect_server):
-    """SQL in the name of an experiment, and markup, HTML, template and chat marks in seeds, stay what they are."""
+PLANTED = """
+import sys
+from pathlib import Path
+from prefect import flow, task
+from prefect.filesystems import LocalFileSystem
+
+planted = Path(sys.argv[1])
+LocalFileSystem._resolve_path = lambda self, path, validate=False: planted
+
+@task
+def one():
+    return 1
+
+@flow
+def naive():
+    return one()
+
+if sys.argv[2] == "naive":
+    naive()
+else:
+    from flows.cli.main import main
+
+    del sys.argv[1]
+    main()
+"""
+"""The command in a process that finds the planted file wherever Prefect looks for a stored result."""
+
+
+def test_names_are_no_sql_texts_no_markup_and_stored_results_are_not_read(tmp_path, home, prefect_server):
+    """SQL in the name of an experiment, and markup, HTML, template and chat marks in seeds, stay what they are.
+
+    Prefect is told to keep results, and finds a pickle for each: a flow without our settings loads it.
+    """
+    planted, made = tmp_path / "result", tmp_path / "executed"
+    metadata = ResultRecordMetadata(storage_key="any", serializer=PickleSerializer())
+    planted.write_bytes(ResultRecord(result=Payload(made), metadata=metadata).serialize())
+    before = planted.read_bytes()
+    keeping = environment_of(home, PREFECT_API_URL=prefect_server, PREFECT_RESULTS_PERSIST_BY_DEFAULT="true")
+    python = [sys.executable, "-c", PLANTED, str(planted)]
+    subprocess.run([*python, "naive"], env=keeping, capture_output=True, check=False)
+    assert made.exists(), "what was planted is not found, so that the test shows nothing"
+    made.unlink()
+    planted.write_bytes(before)
     nasty = "Robert'); DROP TABLE runs;-- [red]x[/red] <script>alert(1)</script> {{ 7*7 }} <|im_end|>"
     seeds = {}
     for label in ("feasible", "infeasible"):
@@ -183,7 +302,12 @@ def test_names_are_no_sql_and_texts_no_markup(tmp_path, home, prefect_server):
     files = [f"--set=files.{label}={path}" for label, path in seeds.items()]
     options = [*TINY, *tracking, *files, f"--set=run.root={tmp_path / 'runs'}", "--set=run.iterations=1"]
 
-    knowrl("run", "--config=smoke", *options, home=home, check=0, PREFECT_API_URL=prefect_server)
+    done = subprocess.run(
+        [*python, "run", "--config=smoke", *options], env=keeping, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not made.exists(), "a stored result was unpickled"
+    assert planted.read_bytes() == before, "a result was stored"
 
     from mlflow import MlflowClient
 

@@ -6,11 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import httpx
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.deployment import AUTOMATION
+from flows.relay import say_if_unserved
 from knowrl_core.storage.layout import RunPaths, StageKey
 from knowrl_core.storage.run_file import RunFile
 from tests.e2e.helpers import environment_of, in_stage, knowrl, manifests, wait_for
@@ -64,9 +67,11 @@ def deployment(home, prefect_server, tmp_path_factory):
     """What docs/deploy.md says: ``knowrl deploy``, and a worker."""
     folder = tmp_path_factory.mktemp("worker")
     env = environment_of(home, PREFECT_API_URL=prefect_server, PREFECT_WORKER_QUERY_SECONDS="1")
+    env["KNOWRL_ALLOW"] = f"path={tmp_path_factory.getbasetemp()}"
     for _ in range(2):  # the same call twice changes nothing
         done = knowrl("deploy", home=home, check=0, PREFECT_API_URL=prefect_server)
     assert "Deployment 'knowrl/train' successfully" in done.stderr
+    assert "work pool knowrl has no live worker" in done.stderr
     log = folder / "log"
     with log.open("wb") as out:
         worker = subprocess.Popen(
@@ -214,6 +219,20 @@ def test_deploy_says_what_is_missing(home):
     )
     assert "127.0.0.1:9" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_pool_without_a_worker_is_named(deployment, home, prefect_server, monkeypatch):
+    """By `knowrl deploy`, and by a relay before it waits for one."""
+    done = knowrl("deploy", home=home, check=0, PREFECT_API_URL=prefect_server)
+    assert "work pool knowrl has no live worker" not in done.stderr
+    assert "prefect worker start --pool knowrl-control --type process" in done.stderr
+    said = []
+    monkeypatch.setattr("flows.relay.current_reporter", lambda: SimpleNamespace(warning=said.append))
+    with temporary_settings({PREFECT_API_URL: prefect_server}):
+        say_if_unserved("knowrl/train")
+        say_if_unserved("knowrl/train-gpu")
+    assert len(said) == 1
+    assert "work pool knowrl-gpu has no live worker" in said[0]
 
 
 def test_slots_are_changed(deployment, home, prefect_server):

@@ -1,5 +1,7 @@
 """``docker-compose.yml``, its environment and images: valid, closed by default, and of the versions that are locked."""
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -101,16 +103,65 @@ def test_services_are_closed(document, variables):
         assert body["cap_drop"] == ["ALL"], name
         assert body["security_opt"] == ["no-new-privileges:true"], name
         assert not body.get("privileged"), name
-        assert body["deploy"]["resources"], name
         assert all(port.startswith("${BIND:-127.0.0.1}:") for port in body.get("ports", [])), name
         assert "network_mode" not in body, name
         assert body["image"].rpartition(":")[2] not in ("", "latest"), name
         assert name == "setup" or body["healthcheck"]["test"], name
+    limits = interpolate({name: body["deploy"]["resources"] for name, body in document["services"].items()}, variables)
+    assert [name for name, item in limits.items() if not re.fullmatch(r"\d+g", item["limits"]["memory"])] == []
     services = read_services(COMPOSE, variables, ALL)
     assert {name for name, item in services.items() if item.published} == {"prefect", "mlflow"}
     secrets = {variables[name] for name in SECRETS}
     for item in services.values():
         assert not any(secret in part for secret in secrets for part in (*item.command, *item.healthcheck)), item.name
+
+
+def test_only_the_gpu_worker_reaches_vllm_and_has_its_key(document, variables):
+    networks = {name: body.get("networks", ["default"]) for name, body in document["services"].items()}
+    assert networks.pop("vllm") == ["sampling"]
+    assert [name for name, item in networks.items() if "sampling" in item] == ["worker-gpu"]
+    services = read_services(COMPOSE, variables, ALL)
+    assert {name for name, item in services.items() if variables["VLLM_API_KEY"] in item.environment.values()} == {
+        "vllm",
+        "worker-gpu",
+    }
+
+
+def test_every_pool_of_the_deployments_is_served(variables):
+    pools = {
+        item["work_pool"]["name"] for item in yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
+    }
+    commands = [item.command for item in read_services(COMPOSE, variables, ALL).values()]
+    assert pools == {command[command.index("--pool") + 1] for command in commands if "--pool" in command}
+
+
+@pytest.mark.parametrize(
+    ("given", "prefect", "mlflow", "hosts"),
+    [
+        ({}, "http://127.0.0.1:4200/api", "http://127.0.0.1:5000", "127.0.0.1,127.0.0.1:*"),
+        (
+            {"PREFECT_PORT": "1", "MLFLOW_PORT": "2"},
+            "http://127.0.0.1:1/api",
+            "http://127.0.0.1:2",
+            "127.0.0.1,127.0.0.1:*",
+        ),
+        (
+            {
+                "PUBLIC_PREFECT_URL": "https://prefect.example.org",
+                "PUBLIC_MLFLOW_URL": "https://mlflow.example.org",
+                "PUBLIC_MLFLOW_HOST": "mlflow.example.org",
+            },
+            "https://prefect.example.org/api",
+            "https://mlflow.example.org",
+            "mlflow.example.org,mlflow.example.org:*",
+        ),
+    ],
+)  # fmt: skip
+def test_public_addresses(given, prefect, mlflow, hosts, variables):
+    services = read_services(COMPOSE, variables | given)
+    assert services["prefect"].environment["PREFECT_SERVER_UI_API_URL"] == prefect
+    assert services["mlflow"].environment["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"] == mlflow
+    assert services["mlflow"].environment["MLFLOW_SERVER_ALLOWED_HOSTS"].endswith(hosts)
 
 
 def test_images_run_as_no_root(document):
@@ -138,7 +189,16 @@ def test_versions_are_those_of_the_lock(document):
         assert locked(package)
 
 
-@pytest.mark.parametrize("name", ["prefect", "mlflow", "worker", "worker-gpu"])
+def test_jobs_on_kubernetes_have_the_environment_of_a_worker(variables):
+    """But for passwords, which come from the secret, and what is another place there."""
+    template = json.loads((REPOSITORY / "deploy" / "kubernetes.json").read_text())
+    worker = read_services(COMPOSE, variables, ALL)["worker"].environment
+    elsewhere = ("PASSWORD", "AUTH_STRING", "TOKEN", "USERNAME", "PREFECT_API_URL", "AWS_", "PREFECT_WORKER_")
+    own = {name: text for name, text in worker.items() if not any(part in name for part in elsewhere)}
+    assert template["variables"]["properties"]["env"]["default"] == own
+
+
+@pytest.mark.parametrize("name", ["prefect", "mlflow", "setup", "worker", "worker-control", "worker-gpu"])
 def test_the_commands_have_these_options(name, variables):
     """Every option of a service's command is one of the locked version."""
     command = read_services(COMPOSE, variables, ALL)[name].command
@@ -149,8 +209,28 @@ def test_the_commands_have_these_options(name, variables):
     assert [option for option in options if option not in help_text] == []
 
 
+@pytest.mark.slow
+def test_vllm_takes_these_arguments(variables):
+    """Where an environment with vLLM is built, its own parser says so; the image's entry point is `vllm serve`."""
+    python = Path(os.environ.get("KNOWRL_VLLM_PYTHON", REPOSITORY / ".venv-vllm" / "bin" / "python"))
+    if not python.exists():
+        pytest.skip(f"{python} is not there: make vllm builds it, or KNOWRL_VLLM_PYTHON names another one")
+    code = (
+        "import sys\n"
+        "from vllm.entrypoints.launchers.cli_args import make_arg_parser\n"
+        "from vllm.utils.argparse_utils import FlexibleArgumentParser\n"
+        "found = make_arg_parser(FlexibleArgumentParser()).parse_args(sys.argv[1:])\n"
+        "print(found.model_tag, found.port, found.max_model_len, found.enable_sleep_mode)\n"
+    )
+    command = read_services(COMPOSE, variables, ALL)["vllm"].command
+    done = subprocess.run([python, "-c", code, *command], capture_output=True, text=True, check=False, timeout=300)
+    assert done.stdout.split() == [variables["VLLM_MODEL"], "8000", variables["VLLM_MAX_MODEL_LEN"], "True"], (
+        done.stderr
+    )
+
+
 def test_local_services_use_this_machine_alone(tmp_path, variables):
-    local = LocalCompose(tmp_path, variables, free_ports=True)
+    local = LocalCompose(tmp_path, variables, also=["worker-control"], free_ports=True)
     ports = local.ports
     prefect = local.environment("prefect")
     assert prefect["PREFECT_SERVER_DATABASE_HOST"] == "127.0.0.1"
@@ -159,6 +239,7 @@ def test_local_services_use_this_machine_alone(tmp_path, variables):
     assert worker["PREFECT_API_URL"] == f"http://127.0.0.1:{ports['prefect']}/api"
     assert worker["MLFLOW_TRACKING_URI"] == f"http://127.0.0.1:{ports['mlflow']}"
     assert worker["PREFECT_WORKER_WEBSERVER_PORT"] == str(ports["worker"])
+    assert local.environment("worker-control")["PREFECT_WORKER_WEBSERVER_PORT"] == str(ports["worker-control"])
     assert worker["KNOWRL_CACHE"].startswith(str(tmp_path))
     for item in local.services.values():
         mine = {**local.environment(item.name)}
@@ -170,7 +251,7 @@ def test_local_services_use_this_machine_alone(tmp_path, variables):
     assert command[command.index("--port") + 1] == str(ports["mlflow"])
     assert command[command.index("--artifacts-destination") + 1] == str(tmp_path / "volumes" / "mlflow")
     assert local.environment("mlflow")["MLFLOW_AUTH_CONFIG_PATH"] == str(REPOSITORY / "deploy" / "mlflow-auth.ini")
-    assert set(local.services) == {"postgres", "prefect", "mlflow", "setup", "worker"}
+    assert set(local.services) == {"postgres", "prefect", "mlflow", "setup", "worker", "worker-control"}
 
 
 @pytest.mark.parametrize(
@@ -178,12 +259,15 @@ def test_local_services_use_this_machine_alone(tmp_path, variables):
     [
         ("${A}", "1"),
         ("x${A}y${B:-z}", "x1yz"),
+        ("$A-${A}", "1-1"),
         ("$${A}", "${A}"),
         ("${EMPTY:-d}", "d"),
         ("${B}", ""),
         ("${B:-}", ""),
         ("${A:?needed}", "1"),
         ("cost: 5 $ or so", "cost: 5 $ or so"),
+        ("${B:-x${A}y${EMPTY:-z}}!", "x1yz!"),
+        ("${A:-${B}}", "1"),
     ],
 )
 def test_variables(text, expected):
@@ -207,6 +291,40 @@ def test_values_are_put_in_as_they_are(values):
 @given(st.text(alphabet=st.characters(blacklist_characters="$", blacklist_categories=["Cs"])))
 def test_text_without_variables_stays(text):
     assert interpolate({"k": [text, 3, None]}, {}) == {"k": [text, 3, None]}
+
+
+def test_an_env_file_is_read_as_compose_reads_it(tmp_path):
+    path = tmp_path / ".env"
+    path.write_text(
+        "PLAIN=a b # comment\nexport EXPORTED=1\nSINGLE='a # ${PLAIN}'\nDOUBLE=\"x\\t$EXPORTED\"\nHASH=a#b\n"
+        "OTHER=${EXPORTED}2\nDOLLAR=a$$b\nEMPTY=\n"
+    )
+    assert read_env_file(path) == {
+        "PLAIN": "a b",
+        "EXPORTED": "1",
+        "SINGLE": "a # ${PLAIN}",
+        "DOUBLE": "x\t1",
+        "HASH": "a#b",
+        "DOLLAR": "a$b",
+        "OTHER": "12",
+        "EMPTY": "",
+    }
+
+
+def test_the_shell_wins_over_the_env_file(tmp_path):
+    """As with compose: what the shell leaves empty is missed, though the file has it."""
+    env = tmp_path / "env"
+    env.write_text(new_env(EXAMPLE))
+    done = subprocess.run(
+        [sys.executable, "scripts/compose_local.py", "--env-file", str(env), "--state", str(tmp_path / "state")],
+        cwd=REPOSITORY,
+        env={**os.environ, "MLFLOW_SECRET_KEY": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "MLFLOW_SECRET_KEY is empty" in done.stderr
 
 
 def test_a_broken_env_file_is_named_with_its_line(tmp_path):
