@@ -4,6 +4,7 @@
 # make smoke  three iterations of a tiny random model, in seconds
 # make vllm   build .venv-vllm for engine.kind vllm (the CPU build where there is no GPU)
 # make up     the services of docker-compose.yml; make down, make logs; make up-local: the same without Docker
+# make docs   the documentation site, into site/; make docs-serve: on 127.0.0.1:8000, built anew with every change
 # make audit  known vulnerabilities of the locked packages, and a list of them (SBOM)
 # make lock   resolve the dependencies anew into requirements.lock
 
@@ -20,7 +21,7 @@ VLLM := 0.32.0
 DEMO := --set run.name=demo --set run.iterations=2 --set introspection.calls_per_label=4 --set introspection.max_candidates=24 \
 	--set evaluation.probe_limit=60 --set evaluation.frozen_limit=24
 
-.PHONY: help install install-dev vllm demo smoke test unit check format env up up-local down logs audit lock clean
+.PHONY: help install install-dev vllm demo smoke test unit check format env up up-local down logs docs docs-serve audit lock clean
 
 help:
 	@sed -n 's/^# \(make.*\)/\1/p' Makefile
@@ -98,6 +99,13 @@ up-local: install .env
 	$(PIP) install --quiet --constraint requirements.lock --editable '.[services]'
 	$(BIN)/python scripts/compose_local.py
 
+# As modules, so that the hooks of mkdocs.yml find this repository.
+docs: install-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+docs-serve: install-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve --dev-addr 127.0.0.1:8000
+
 # Exit code 1 if a package has a known vulnerability. Packages that the index tells nothing about are listed, and no error.
 audit: install-dev
 	mkdir -p build
@@ -113,4 +121,4 @@ lock:
 	mv build/requirements.lock requirements.lock
 
 clean:
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
