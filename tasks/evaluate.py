@@ -23,7 +23,7 @@ from knowrl_core.evaluation import (
 from knowrl_core.evaluation.compare import Baseline
 from knowrl_core.evaluation.entropy import entropy_record
 from knowrl_core.storage.commit import StageWriter
-from knowrl_core.storage.layout import CONSENSUS, EVALUATE, GENERATE, UPDATE, StageKey
+from knowrl_core.storage.layout import CONSENSUS, EVALUATE, EXTRINSIC, GENERATE, UPDATE, StageKey
 from knowrl_core.storage.manifest import FileRef
 from knowrl_core.storage.schemas import Candidate, ConsensusRecord, MetricRecord, PredictionRecord
 from knowrl_core.verdicts import expected_steps
@@ -39,7 +39,6 @@ from tasks.stage import Stage, engine_slice, stage_task, verdict_slice
 from tasks.update import ROLLOUTS, TRAINING
 
 INTRINSIC = "intrinsic.parquet"
-EXTRINSIC = "extrinsic.parquet"
 PREDICTIONS = "predictions.parquet"
 FRESH = "fresh"
 

@@ -8,26 +8,27 @@ step and value of a point are those of the manifest.
 import getpass
 import math
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from typing import Any
 
-from filelock import FileLock
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
-from sqlalchemy.engine import make_url
+import yaml
+from mlflow.entities import Metric, RunTag
 
 from knowrl_core.config import Config
 from knowrl_core.guards import DECISION, find_stop, read_firings
+from knowrl_core.report import best_iteration
 from knowrl_core.storage.files import sha256_json
-from knowrl_core.storage.layout import CONSENSUS, EVALUATE, UPDATE, RunPaths, StageKey
+from knowrl_core.storage.layout import CONSENSUS, EVALUATE, STAGES, UPDATE, RunPaths, StageKey
 from knowrl_core.storage.manifest import MANIFEST, Manifest
 from knowrl_core.storage.run_file import RunFile
-from tasks.mlflow_note import describe
+from tasks.mlflow_datasets import datasets_of, is_external
+from tasks.mlflow_note import describe, describe_iteration
+from tasks.mlflow_params import config_of_iteration, log_params
+from tasks.mlflow_registry import Registry
+from tasks.mlflow_store import open_store, search_runs
+from tasks.starting import keys_of
+from tasks.system_metrics import PREFIX, Point
 
 PARENT_TAG = "mlflow.parentRunId"
 NOTE_TAG = "mlflow.note.content"
@@ -36,27 +37,29 @@ STAGE_TAG = "stage."
 GUARDS_TAG = "knowrl.guards"
 FORK_TAG = "knowrl.forked_from"
 STOPPED_TAG = "knowrl.stopped"
+BEST_TAG = "knowrl.best"
+MODEL_TAG = "knowrl.model"
 TAG_LIMIT = 4_000
 """Characters of a tag; MLflow takes 5,000 to 8,000, as the version may be."""
 
 HEADLINE = {
-    CONSENSUS: {"mean_share": "consensus_share"},
-    UPDATE: {"reward/mean": "reward"},
     EVALUATE: {
-        "frozen/agreement": "intrinsic_accuracy",
-        "probe/accuracy": "probe_accuracy",
         "probe/balanced_accuracy": "balanced_accuracy",
         "probe/f1": "f1",
+        "probe/accuracy": "probe_accuracy",
         "probe/called_feasible": "called_feasible",
+        "frozen/agreement": "intrinsic_accuracy",
     },
+    CONSENSUS: {"mean_share": "consensus_share"},
+    UPDATE: {"reward/mean": "reward"},
 }
-"""The columns of the iterations' table. They are logged a second time under GLANCE."""
+"""The columns of the iterations' table, the most telling first. They are logged a second time under GLANCE."""
 
 GLANCE = "at_a_glance/"
 """MLflow shows sections in alphabetical order: this one comes first."""
 
-KIND = {"mlflow.experimentKind": "custom_model_development"}
-"""The experiment is about training a model; otherwise MLflow guesses, and asks its user."""
+BATCH = 1_000
+"""Most metrics that MLflow takes at a time."""
 
 
 @dataclass(slots=True)
@@ -82,11 +85,10 @@ class MlflowLog:
 
     def __init__(self, uri: str, config: Config, paths: RunPaths, run_file: RunFile) -> None:
         self._config, self._paths, self._run_file = config, paths, run_file
-        database = _sqlite_file(uri)
-        with _locked(database):
-            self._client = MlflowClient(uri)  # makes the tables of a new SQLite file
-            self._experiment = self._find_experiment(database)
-        self._parent = ""
+        self._client, self._experiment = open_store(uri, config.tracking.experiment)
+        self._registry = Registry(self._client, config, paths, run_file)
+        self.parent = ""
+        """Id of the parent run."""
         self._children: dict[int, _Child] = {}
         self._seen: dict[StageKey, Manifest] = {}
         self._described = False
@@ -100,62 +102,70 @@ class MlflowLog:
             new = {key: _digest(manifest) for key, manifest in history.items()}
         missing = [key for key, digest in new.items() if self._logged(key) != digest]
         for key in missing:
-            self._log_stage(key, history[key], new[key])
+            self._log_stage(key, history, new[key])
         self._seen.update((key, history[key]) for key in new)
         # When it is opened, too: today's config may let a run go on that a guard ended.
         if any(key.stage == EVALUATE for key in (missing if self._described else history)):
             self._describe(history)
             self._described = True
 
+    def log_system(self, points: list[Point]) -> None:
+        """Log system metrics; the same points again change nothing."""
+        for start in range(0, len(points), BATCH):
+            self._client.log_batch(self.parent, metrics=[Metric(*point) for point in points[start : start + BATCH]])
+
     def end(self, status: str, history: Mapping[StageKey, Manifest]) -> None:
-        """Say how the attempt ended: ``FINISHED``, ``FAILED`` or ``KILLED``."""
-        for child in self._children.values():
+        """Say how the attempt ended: ``FINISHED``, ``FAILED`` or ``KILLED``, and register the best checkpoint.
+
+        An attempt that did a part of the stages, for others to go on, has no best checkpoint to register yet.
+        """
+        for iteration, child in self._children.items():
             if f"{STAGE_TAG}{EVALUATE}" not in child.tags:
+                self._client.log_batch(child.run_id, metrics=self._iteration_metrics(iteration, history))
                 self._client.set_terminated(child.run_id, status)
         # The end of the last stage, so that starting a finished run again does not make it longer.
         last = max((_milliseconds(manifest.finished) for manifest in history.values()), default=None)
-        self._client.set_terminated(self._parent, status, end_time=last if status == "FINISHED" else None)
+        self._client.set_terminated(self.parent, status, end_time=last if status == "FINISHED" else None)
+        stopped = find_stop(self._config.guards, self._paths, history, self._config.run.iterations)
+        if status == "FINISHED" and (stopped or all(key in history for key in keys_of(self._config))):
+            told = self._registry.publish(history, lambda iteration: self._children[iteration].run_id)
+            self._client.set_tag(self.parent, MODEL_TAG, told)
 
     def _describe(self, history: Mapping[StageKey, Manifest]) -> None:
         """Set what the parent run says in words; always from the whole history and today's config."""
         stop = find_stop(self._config.guards, self._paths, history, self._config.run.iterations)
         firings = read_firings(self._paths, history)
         fired = [f"it{row.iteration:03d} {row.guard} ({row.action})" for row in firings]
+        best = best_iteration(history)
         tags = {
             NOTE_TAG: describe(self._paths, self._config.model.path, history, stop, firings),
             GUARDS_TAG: ", ".join(fired)[-TAG_LIMIT:] or "none",
             STOPPED_TAG: stop.reason[:TAG_LIMIT] if stop else "no",
+            BEST_TAG: "none" if best is None else f"it{best:03d}",
         }
-        self._client.log_batch(self._parent, tags=[RunTag(name, text) for name, text in tags.items()])
-
-    def _find_experiment(self, database: Path | None) -> str:
-        name = self._config.tracking.experiment
-        location = (database.parent / "mlartifacts").as_uri() if database else None
-        found = self._client.get_experiment_by_name(name)
-        if found is None:
-            try:
-                return str(self._client.create_experiment(name, artifact_location=location, tags=KIND))
-            except MlflowException:  # another run was faster
-                found = self._client.get_experiment_by_name(name)
-                if found is None:
-                    raise
-        return str(found.experiment_id)
+        self._client.log_batch(self.parent, tags=[RunTag(name, text) for name, text in tags.items()])
+        for iteration, child in self._children.items():
+            text = "yes" if iteration == best else "no"
+            if iteration == best or BEST_TAG in child.tags:
+                self._tag(child, BEST_TAG, text)
 
     def _open_parent(self) -> None:
         key = self._run_file.run_id
-        runs = self._search(f"tags.`{KEY_TAG}` = '{key}'")
+        runs = search_runs(self._client, self._experiment, f"tags.`{KEY_TAG}` = '{key}'")
         if runs:
-            self._parent = runs[0].info.run_id
-            self._client.update_run(self._parent, status="RUNNING")
+            self.parent = runs[0].info.run_id
+            self._client.update_run(self.parent, status="RUNNING")
         else:
             past = self._run_file.forked_from
             tags = {FORK_TAG: f"{past.run} at {past.at}"} if past else None
-            self._parent = self._create(self._run_file.name, key, "run", _milliseconds(self._run_file.created), tags)
+            self.parent = self._create(self._run_file.name, key, "run", _milliseconds(self._run_file.created), tags)
         if not runs or not runs[0].data.params:
-            self._log_params(self._parent, dict(flatten(self._run_file.config)))
-        self._client.log_dict(self._parent, self._run_file.model_dump(mode="json"), "run.json")
+            log_params(self._client, self.parent, self._run_file.config, {})
+        self._client.log_dict(self.parent, self._run_file.model_dump(mode="json"), "run.json")
+        self._client.log_text(self.parent, yaml.safe_dump(self._run_file.config, sort_keys=False), "config.yaml")
         self._children = {}
-        for run in self._search(f"tags.`{PARENT_TAG}` = '{self._parent}'") if runs else ():
+        condition = f"tags.`{PARENT_TAG}` = '{self.parent}'"
+        for run in search_runs(self._client, self._experiment, condition) if runs else ():
             iteration = int(run.data.tags["knowrl.iteration"])
             self._children[iteration] = _Child(run.info.run_id, dict(run.data.tags))
             if f"{STAGE_TAG}{EVALUATE}" not in run.data.tags:
@@ -165,37 +175,58 @@ class MlflowLog:
         """Log everything into new runs: a stage was done again, and MLflow cannot replace what it has of it."""
         for child in self._children.values():
             self._client.delete_run(child.run_id)
-        self._client.delete_run(self._parent)
+        old = self._client.get_run(self.parent)
+        self._client.delete_run(self.parent)
         self._open_parent()
+        for name in old.data.metrics:  # what was measured while it ran cannot be measured again
+            if name.startswith(PREFIX):
+                history = self._client.get_metric_history(old.info.run_id, name)
+                self.log_system([Point(name, item.value, item.timestamp, item.step) for item in history])
 
     def _logged(self, key: StageKey) -> str | None:
         child = self._children.get(key.iteration)
         return child.tags.get(f"{STAGE_TAG}{key.stage}") if child else None
 
-    def _log_stage(self, key: StageKey, manifest: Manifest, digest: str) -> None:
+    def _log_stage(self, key: StageKey, history: Mapping[StageKey, Manifest], digest: str) -> None:
+        manifest = history[key]
         child = self._child(key.iteration, manifest)
-        moment = _milliseconds(manifest.finished)
-        values = {f"{key.stage}/{name}": value for name, value in manifest.metrics.items()}
-        values |= {
-            f"{GLANCE}{short}": manifest.metrics[name]
-            for name, short in HEADLINE.get(key.stage, {}).items()
-            if name in manifest.metrics
-        }
-        values[f"{key.stage}/seconds"] = manifest.seconds
-        metrics = [Metric(name, value, moment, key.iteration) for name, value in values.items() if math.isfinite(value)]
-        folder = self._paths.stage(key)
-        for file in (*sorted(folder.glob("*.parquet")), *folder.glob(DECISION), folder / MANIFEST):
-            self._client.log_artifact(child.run_id, str(file), artifact_path=key.stage)
-        tag = f"{STAGE_TAG}{key.stage}"
-        self._client.log_batch(self._parent, metrics=metrics)
-        tags = [RunTag(tag, digest)]
+        self._log_files(child, key, manifest)
+        inputs = datasets_of(self._paths, self._config, key, manifest)
+        if inputs:
+            self._client.log_inputs(child.run_id, inputs)
+        shared = [item for item in inputs if is_external(item)]
+        if shared:
+            self._client.log_inputs(self.parent, shared)
+        self._client.log_batch(self.parent, metrics=_metrics(key, manifest))
+        tags = {f"{STAGE_TAG}{key.stage}": digest}
+        metrics: list[Metric] = []
         if key.stage == EVALUATE:
             fired = [f"{row.guard} ({row.action}): {row.message}" for row in read_firings(self._paths, {key: manifest})]
-            tags.append(RunTag(GUARDS_TAG, "\n".join(fired)[:TAG_LIMIT] or "none"))
-        self._client.log_batch(child.run_id, metrics=metrics, tags=tags)
-        child.tags[tag] = digest
+            tags[GUARDS_TAG] = "\n".join(fired)[:TAG_LIMIT] or "none"
+            tags[NOTE_TAG] = describe_iteration(self._paths, history, key.iteration)
+            metrics = self._iteration_metrics(key.iteration, history)
+        self._client.log_batch(child.run_id, metrics=metrics, tags=[RunTag(name, text) for name, text in tags.items()])
+        child.tags |= tags
         if key.stage == EVALUATE:
-            self._client.set_terminated(child.run_id, "FINISHED", end_time=moment)
+            self._client.set_terminated(child.run_id, "FINISHED", end_time=_milliseconds(manifest.finished))
+
+    def _iteration_metrics(self, iteration: int, history: Mapping[StageKey, Manifest]) -> list[Metric]:
+        """All numbers of an iteration, the most telling first: MLflow lists and compares them in this order.
+
+        That is why a child gets them when its iteration is done; the parent has each stage's at once.
+        """
+        keys = [StageKey(iteration, stage) for stage in (EVALUATE, *STAGES[:-1])]
+        metrics = [item for key in keys if key in history for item in _metrics(key, history[key])]
+        return sorted(metrics, key=lambda item: not item.key.startswith(GLANCE))
+
+    def _log_files(self, child: _Child, key: StageKey, manifest: Manifest) -> None:
+        """Log the tables that are not too large, the decision of the guards, and the manifest, which names them all."""
+        limit = self._config.tracking.artifact_megabytes * 1e6
+        small = {ref.path for ref in manifest.outputs if (ref.bytes or 0) <= limit}
+        folder = self._paths.stage(key)
+        tables = [file for file in sorted(folder.glob("*.parquet")) if self._paths.relative(file) in small]
+        for file in (*tables, *folder.glob(DECISION), folder / MANIFEST):
+            self._client.log_artifact(child.run_id, str(file), artifact_path=key.stage)
 
     def _child(self, iteration: int, manifest: Manifest) -> _Child:
         if iteration not in self._children:
@@ -204,11 +235,18 @@ class MlflowLog:
                 f"{self._run_file.run_id}/it{iteration:03d}",
                 "iteration",
                 _milliseconds(manifest.started),
-                {PARENT_TAG: self._parent, "knowrl.iteration": str(iteration)},
+                {PARENT_TAG: self.parent, "knowrl.iteration": str(iteration)},
             )
-            self._log_params(run_id, {"iteration": iteration, **self._params_at(iteration)})
+            config = config_of_iteration(self._run_file, iteration)
+            log_params(self._client, run_id, config, {"iteration": iteration})
+            self._client.log_text(run_id, yaml.safe_dump(config, sort_keys=False), "config.yaml")
             self._children[iteration] = _Child(run_id, {})
         return self._children[iteration]
+
+    def _tag(self, child: _Child, name: str, text: str) -> None:
+        if child.tags.get(name) != text:
+            self._client.set_tag(child.run_id, name, text)
+            child.tags[name] = text
 
     def _create(self, name: str, key: str, kind: str, start: int, tags: Mapping[str, str] | None = None) -> str:
         common = {
@@ -223,56 +261,18 @@ class MlflowLog:
         )
         return str(run.info.run_id)
 
-    def _search(self, condition: str) -> list[Run]:
-        found: list[Run] = []
-        token = None
-        while True:
-            page = self._client.search_runs([self._experiment], condition, max_results=1000, page_token=token)
-            found.extend(page)
-            token = page.token
-            if not token:
-                return found
 
-    def _params_at(self, iteration: int) -> dict[str, Any]:
-        """The config that an iteration ran with: later changes undone."""
-        params = dict(flatten(self._run_file.config))
-        for change in reversed(self._run_file.changes):
-            if change.first_stage and StageKey.parse(change.first_stage).iteration > iteration:
-                params[change.field] = change.old
-        return params
-
-    def _log_params(self, run_id: str, values: Mapping[str, Any]) -> None:
-        params = [Param(name, str(value)[:500]) for name, value in values.items()]
-        rate = math.log10(values["rl.learning_rate"])
-        params.append(Param("rl.log10_learning_rate", f"{rate:.4f}"))  # the UI rounds 1e-6 to 0
-        for start in range(0, len(params), 100):  # MLflow's limit for a batch
-            self._client.log_batch(run_id, params=params[start : start + 100])
-
-
-def flatten(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """``{"a": {"b": 1}}`` as ``("a.b", 1)``."""
-    for key, value in data.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _sqlite_file(uri: str) -> Path | None:
-    """The file of a SQLite store."""
-    if not uri.startswith("sqlite"):
-        return None
-    database = make_url(uri).database
-    return Path(database).absolute() if database and database != ":memory:" else None
-
-
-@contextmanager
-def _locked(database: Path | None) -> Iterator[None]:
-    """Held while a SQLite store is opened: two processes that make its tables at once break it for good."""
-    if database:
-        database.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(database.with_name(f".{database.name}.lock"), timeout=300) if database else nullcontext():
-        yield
+def _metrics(key: StageKey, manifest: Manifest) -> list[Metric]:
+    """A stage's numbers as points at its iteration, at the time when it finished."""
+    values = {
+        f"{GLANCE}{short}": manifest.metrics[name]
+        for name, short in HEADLINE.get(key.stage, {}).items()
+        if name in manifest.metrics
+    }
+    values |= {f"{key.stage}/{name}": value for name, value in manifest.metrics.items()}
+    values[f"{key.stage}/seconds"] = manifest.seconds
+    moment = _milliseconds(manifest.finished)
+    return [Metric(name, value, moment, key.iteration) for name, value in values.items() if math.isfinite(value)]
 
 
 def _digest(manifest: Manifest) -> str:

@@ -4,8 +4,8 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 
-from knowrl_core.guards import Stop, read_decision
-from knowrl_core.report import best_iteration, iteration_rows, probe_scores
+from knowrl_core.guards import Stop, parent_of, read_decision
+from knowrl_core.report import IterationRow, best_iteration, iteration_rows, probe_scores
 from knowrl_core.storage.layout import EVALUATE, RunPaths, StageKey
 from knowrl_core.storage.manifest import Manifest
 from knowrl_core.storage.schemas import GuardRecord
@@ -44,14 +44,40 @@ def describe(
         start = f", iteration 0: {scores[0]:.3f}" if best and 0 in scores else ""
         lines += [f"Best balanced accuracy on the probe: **iteration {best}** ({scores[best]:.3f}{start}).", ""]
     lines += _guards(paths, history, stop, firings)
-    lines += ["| " + " | ".join(title for title, _ in COLUMNS) + " |", "| ---: " * len(COLUMNS) + "|"]
     rows = iteration_rows(history)
-    lines += ["| " + " | ".join(cells(row)) + " |" for row in rows[-ROWS:]]
+    lines += _table(rows[-ROWS:])
     if len(rows) > ROWS:
         lines.append(f"\nThe last {ROWS} of {len(rows)} iterations are shown.")
     resume = f"knowrl resume {paths.name} --set run.root={shlex.quote(paths.location)}"
     lines += ["", f"Artifacts: {_code(paths.shown)}. Go on with it: {_code(resume)}"]
     return "\n".join(lines)[:8_000]
+
+
+def describe_iteration(paths: RunPaths, history: Mapping[StageKey, Manifest], iteration: int) -> str:
+    """The description of an iteration's run, in Markdown.
+
+    Args:
+        paths: The run.
+        history: Its committed stages up to this iteration's evaluation, or more.
+        iteration: Which one.
+    """
+    row = next(row for row in iteration_rows(history) if row.iteration == iteration)
+    scores = probe_scores(history)
+    what = "the untouched model" if iteration == 0 else f"started from iteration {parent_of(paths, iteration)}"
+    if row.warmup:
+        what += ", the supervised warm-up"
+    lines = [f"Iteration {iteration} of KnowRL run {_code(paths.name)}: {what}.", ""]
+    if iteration in scores:
+        change = f", {scores[iteration] - scores[0]:+.3f} against iteration 0" if iteration and 0 in scores else ""
+        lines += [f"Balanced accuracy on the probe **{scores[iteration]:.3f}**{change}.", ""]
+    lines += _table([row])
+    lines += ["", f"Checkpoint and tables: {_code(f'{paths.shown}/iterations/{iteration:03d}')}."]
+    return "\n".join(lines)[:8_000]
+
+
+def _table(rows: Sequence[IterationRow]) -> list[str]:
+    lines = ["| " + " | ".join(title for title, _ in COLUMNS) + " |", "| ---: " * len(COLUMNS) + "|"]
+    return lines + ["| " + " | ".join(cells(row)) + " |" for row in rows]
 
 
 def _guards(

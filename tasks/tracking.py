@@ -15,6 +15,7 @@ from knowrl_core.storage.layout import RunPaths, StageKey
 from knowrl_core.storage.manifest import Manifest
 from knowrl_core.storage.run_file import RunFile
 from tasks.progress import Reporter
+from tasks.system_metrics import Point, SystemMetrics
 
 if TYPE_CHECKING:
     from tasks.mlflow_log import MlflowLog
@@ -61,10 +62,14 @@ class Tracker:
         self._log: MlflowLog | None = None
         self._failing = False
         self._next_try = 0.0
+        seconds = config.tracking.system_metrics_seconds if config.tracking.enabled else 0.0
+        self._system = SystemMetrics(seconds, paths.root, begun=run_file.created) if seconds else None
 
     def open(self, history: Mapping[StageKey, Manifest]) -> None:
         """Find or make the run in MLflow, and log what is committed but not logged yet."""
         self._history = dict(history)
+        if self._system is not None:
+            self._system.start(self._log_system)
         self._sync()
 
     def log_stage(self, key: StageKey, manifest: Manifest) -> None:
@@ -75,7 +80,16 @@ class Tracker:
 
     def close(self, outcome: str) -> None:
         """Log what is still missing, and say how the attempt ended."""
+        if self._system is not None:
+            self._system.stop()
         self._sync(status=_STATUS[outcome])
+
+    def _log_system(self, points: list[Point]) -> None:
+        """Log points while a stage runs; called by another thread, which comes again if it fails."""
+        log = self._log
+        if log is None:
+            raise ConnectionError("MLflow is not there")
+        log.log_system(points)
 
     def _sync(self, status: str | None = None) -> None:
         if not self._config.tracking.enabled:
@@ -85,6 +99,8 @@ class Tracker:
             if self._log is None:
                 self._log = self._connect()
             self._log.log(self._history)
+            if self._system is not None:
+                self._system.hand_over(self._log.log_system)
             if status is not None:
                 self._log.end(status, self._history)
         except Exception as error:

@@ -185,6 +185,17 @@ class TrackingConfig(Section):
     experiment: Annotated[str, Field(min_length=1, max_length=200)] = "knowrl"
     """MLflow experiment."""
 
+    register: Literal["off", "reference", "upload"] = "reference"
+    """The best checkpoint in MLflow's model registry, once the run has ended. ``reference``: a card that says where the
+    checkpoint is. ``upload``: its files as well, which may be gigabytes."""
+
+    artifact_megabytes: Annotated[float, Field(ge=0.0, le=100_000.0)] = 10.0
+    """Largest table that is logged as an artifact of its iteration, in megabytes; larger ones stay in the run
+    directory only."""
+
+    system_metrics_seconds: Annotated[float, Field(ge=0.0, le=86_400.0)] = 60.0
+    """Seconds between two points of the system metrics (processor, memory, GPUs); 0 for none."""
+
 
 class OrchestrationConfig(Section):
     """Prefect."""

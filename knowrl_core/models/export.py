@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,11 +12,13 @@ import yaml
 from knowrl_core.errors import ArtifactError, InputError, StageError
 from knowrl_core.report.table import best_iteration
 from knowrl_core.storage.files import fsync_tree
-from knowrl_core.storage.layout import EVALUATE, UPDATE, RunPaths, StageKey
-from knowrl_core.storage.manifest import Manifest
+from knowrl_core.storage.layout import EVALUATE, EXTRINSIC, UPDATE, RunPaths, StageKey
+from knowrl_core.storage.manifest import FileRef, Manifest
 from knowrl_core.storage.retention import CHECKPOINT, has_checkpoint
 from knowrl_core.storage.run_file import RunFile
+from knowrl_core.storage.schemas import MetricRecord
 from knowrl_core.storage.seen import SeenFiles
+from knowrl_core.storage.tables import read_table
 from knowrl_core.storage.verify import check_files
 
 CARD: Final = "README.md"
@@ -25,6 +27,15 @@ _OWN: Final = ("optimizer", "trainer_state.json")
 """What only a resumed training needs."""
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _SHOWN: Final = ("balanced_accuracy", "accuracy", "f1", "precision", "recall", "mcc", "auroc", "ece", "called_feasible")
+
+_USE: Final = (
+    "from transformers import AutoModelForCausalLM, AutoTokenizer",
+    "",
+    'model = AutoModelForCausalLM.from_pretrained("FOLDER")',
+    'tokenizer = AutoTokenizer.from_pretrained("FOLDER")',
+    "",
+    "# or on a command line: vllm serve FOLDER",
+)
 
 History = Mapping[StageKey, Manifest]
 
@@ -76,24 +87,19 @@ def export_checkpoint(paths: RunPaths, history: History, iteration: int, target:
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} exists, expected a new or empty folder", hint="Choose another one with --to.")
-    source = paths.stage(StageKey(iteration, UPDATE)) / CHECKPOINT
-    prefix = paths.relative(source) + "/"
-    refs = [ref for ref in history[StageKey(iteration, UPDATE)].outputs if ref.path.startswith(prefix)]
-    wanted = [ref for ref in refs if ref.path.removeprefix(prefix).split("/")[0] not in _OWN]
-    problems: list[ArtifactError] = check_files(paths, wanted, SeenFiles(None))
+    wanted = model_files(paths, history, iteration)
+    problems: list[ArtifactError] = check_files(paths, list(wanted.values()), SeenFiles(None))
     if problems:
         raise problems[0]
-    record = RunFile.read(paths)
-    facts = _facts(record, history, iteration)
+    facts = model_facts(paths, RunFile.read(paths), history, iteration)
     work = target.with_name(f".{target.name}.partial")
     try:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
-        for ref in wanted:
-            file = work / ref.path.removeprefix(prefix)
+        for name, ref in wanted.items():
+            file = work / name
             file.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(paths.folder / ref.path, file)
-        facts["files"] = {ref.path.removeprefix(prefix): ref.sha256 for ref in wanted}
         (work / METRICS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         (work / CARD).write_text(model_card(facts), encoding="utf-8")
         fsync_tree(work)
@@ -108,7 +114,17 @@ def export_checkpoint(paths: RunPaths, history: History, iteration: int, target:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _facts(record: RunFile, history: History, iteration: int) -> dict[str, Any]:
+def model_files(paths: RunPaths, history: History, iteration: int) -> dict[str, FileRef]:
+    """The files of a checkpoint that a model folder has, by their names in it."""
+    key = StageKey(iteration, UPDATE)
+    prefix = paths.relative(paths.file(key, CHECKPOINT)) + "/"
+    inside = {ref.path.removeprefix(prefix): ref for ref in history[key].outputs if ref.path.startswith(prefix)}
+    return {name: ref for name, ref in inside.items() if name.split("/")[0] not in _OWN}
+
+
+def model_facts(paths: RunPaths, record: RunFile, history: History, iteration: int) -> dict[str, Any]:
+    """What a card says of a checkpoint; content of ``metrics.json``."""
+
     def metrics(number: int) -> dict[str, float] | None:
         manifest = history.get(StageKey(number, EVALUATE))
         return manifest.metrics if manifest else None
@@ -122,8 +138,23 @@ def _facts(record: RunFile, history: History, iteration: int) -> dict[str, Any]:
         "finished": history[StageKey(iteration, UPDATE)].finished,
         "code_version": history[StageKey(iteration, UPDATE)].code_version,
         "metrics": metrics(iteration),
+        "intervals": _intervals(paths, history, iteration),
         "base_metrics": metrics(0),
         "config": {name: config[name] for name in ("model", "verdict", "consensus", "rl", "warmup") if name in config},
+        "files": {name: ref.sha256 for name, ref in model_files(paths, history, iteration).items()},
+    }
+
+
+def _intervals(paths: RunPaths, history: History, iteration: int) -> dict[str, list[float]]:
+    """Bootstrap intervals of the model's metrics on labelled sets; none if it was not evaluated."""
+    key = StageKey(iteration, EVALUATE)
+    file = paths.file(key, EXTRINSIC)
+    if key not in history or not file.exists():
+        return {}
+    return {
+        f"{row.dataset}/{row.metric}": [row.lower, row.upper]
+        for row in read_table(file, MetricRecord)
+        if row.predictor == "model" and row.lower is not None and row.upper is not None
     }
 
 
@@ -141,44 +172,48 @@ def model_card(facts: Mapping[str, Any]) -> str:
     }
     if _HUB_ID.fullmatch(base):
         front["base_model"] = base
+    return "\n".join(["---", yaml.safe_dump(front, sort_keys=True).strip(), "---", "", card_text(facts, _USE)])
+
+
+def card_text(facts: Mapping[str, Any], use: Sequence[str], *, config: bool = True) -> str:
+    """The card without front matter.
+
+    Args:
+        facts: As in ``metrics.json``.
+        use: How the model is loaded, as lines of Python.
+        config: Show what it was trained with.
+    """
+    base = _code(str(facts["base_model"]))
     lines = [
-        "---",
-        yaml.safe_dump(front, sort_keys=True).strip(),
-        "---",
-        "",
         f"# {facts['run']}, iteration {facts['iteration']}",
         "",
-        f"A language model taught to know which tasks it can and cannot do, from {_code(base)}, with",
+        f"A language model taught to know which tasks it can and cannot do, from {base}, with",
         "[KnowRL](https://arxiv.org/abs/2510.11407). Asked whether a task is feasible for it, it answers `feasible` or",
         "`infeasible`; `knowrl judge` asks with the prompts that it was trained with.",
         "",
         *_table(facts),
         "",
-        "Labelled sets were never trained on. Agreement of the model with itself is not shown here: it can rise while",
-        "truth falls.",
+        "## Limits",
+        "",
+        "Labelled sets were never trained on, but the best iteration is chosen by the probe, so its number there is a",
+        "little too good. Agreement of the model with itself is not shown here: it can rise while truth falls.",
+        "A verdict is a claim about the model itself, and no check of whether a task is safe.",
         "",
         "## Use",
         "",
         "```python",
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
-        "",
-        'model = AutoModelForCausalLM.from_pretrained("FOLDER")',
-        'tokenizer = AutoTokenizer.from_pretrained("FOLDER")',
+        *use,
         "```",
-        "",
-        "or `vllm serve FOLDER`.",
         "",
         "## Training",
         "",
         f"Run `{facts['run']}` (`{facts['run_id']}`), update finished {facts['finished']}, code "
         f"{facts['code_version']}.",
         "",
-        *(f"    {line}" for line in yaml.safe_dump(facts["config"], sort_keys=False).splitlines()),
-        "",
-        "The licence is that of the base model.",
-        "",
     ]
-    return "\n".join(lines)
+    if config:
+        lines += [*(f"    {line}" for line in yaml.safe_dump(facts["config"], sort_keys=False).splitlines()), ""]
+    return "\n".join([*lines, "The licence is that of the base model.", ""])
 
 
 def _table(facts: Mapping[str, Any]) -> list[str]:
@@ -189,12 +224,14 @@ def _table(facts: Mapping[str, Any]) -> list[str]:
         {name.split("/")[0] for name in now if name.endswith("/balanced_accuracy")},
         key=lambda name: (name != "probe", name),
     )
-    rows = ["| set | metric | base model | this one |", "|---|---|---|---|"]
+    between = facts.get("intervals") or {}
+    rows = ["| set | metric | base model | this one | 95 % interval |", "|---|---|---|---|---|"]
     for name in sets:
         for metric in _SHOWN:
             key = f"{name}/{metric}"
             if key in now:
-                rows.append(f"| {name} | {metric} | {_number(before.get(key))} | {_number(now[key])} |")
+                interval = " to ".join(map(_number, between.get(key, ()))) or "-"
+                rows.append(f"| {name} | {metric} | {_number(before.get(key))} | {_number(now[key])} | {interval} |")
     return [*rows, "", "F1, precision and recall are of *infeasible*; `called_feasible` is the share called feasible."]
 
 

@@ -21,6 +21,9 @@ STAGES: Final = (GENERATE, CLASSIFY, CONSENSUS, UPDATE, EVALUATE)
 WARMUP_STAGES: Final = (UPDATE, EVALUATE)
 """The stages of a warm-up."""
 
+EXTRINSIC: Final = "extrinsic.parquet"
+"""The table of stage ``evaluate`` with the metrics of labelled sets."""
+
 MAX_ITERATIONS: Final = 10_000
 """Most iterations of a run."""
 
