@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from filelock import FileLock
 from mlflow import MlflowClient
@@ -21,7 +22,7 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from sqlalchemy.engine import make_url
 
-from knowrl_core.config import Config
+from knowrl_core.config import Config, flatten
 from knowrl_core.guards import DECISION, find_stop, read_firings
 from knowrl_core.storage.files import sha256_json
 from knowrl_core.storage.layout import CONSENSUS, EVALUATE, UPDATE, RunPaths, StageKey
@@ -106,6 +107,11 @@ class MlflowLog:
         if any(key.stage == EVALUATE for key in (missing if self._described else history)):
             self._describe(history)
             self._described = True
+
+    def attach(self, file: Path) -> str:
+        """Log a file to the parent run, in the place of an earlier one of its name; returns its address in the UI."""
+        self._client.log_artifact(self._parent, str(file))
+        return f"/#/experiments/{self._experiment}/runs/{self._parent}/artifacts/{quote(file.name)}"
 
     def end(self, status: str, history: Mapping[StageKey, Manifest]) -> None:
         """Say how the attempt ended: ``FINISHED``, ``FAILED`` or ``KILLED``."""
@@ -249,13 +255,24 @@ class MlflowLog:
             self._client.log_batch(run_id, params=params[start : start + 100])
 
 
-def flatten(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """``{"a": {"b": 1}}`` as ``("a.b", 1)``."""
-    for key, value in data.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+def attach_to(uri: str, experiment: str, run_id: str, file: Path) -> bool:
+    """Log a file to the parent run of a run that is in MLflow already; returns whether it is.
+
+    Args:
+        uri: The store.
+        experiment: Name of the experiment.
+        run_id: The run's id, from ``run.json``.
+        file: The file.
+    """
+    database = _sqlite_file(uri)
+    if database is not None and not database.exists():
+        return False
+    client = MlflowClient(uri)
+    found = client.get_experiment_by_name(experiment)
+    runs = client.search_runs([found.experiment_id], f"tags.`{KEY_TAG}` = '{run_id}'") if found else []
+    for run in runs:
+        client.log_artifact(run.info.run_id, str(file))
+    return bool(runs)
 
 
 def _sqlite_file(uri: str) -> Path | None:

@@ -44,6 +44,12 @@ def tracking_uri(config: Config, root: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
 
 
+def set_environment() -> None:
+    """Keep MLflow quiet and quick to give up; before it is imported, and only what is not set yet."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
 class Tracker:
     """Logs one run. A failure of MLflow is reported once and never fails a stage; what is missing is logged later.
 
@@ -104,8 +110,7 @@ class Tracker:
         self._failing = False
 
     def _connect(self) -> "MlflowLog":
-        for name, value in _ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+        set_environment()
         from tasks.mlflow_log import MlflowLog  # MLflow takes a second to load, and a failure of that is one more
 
         return MlflowLog(self.uri, self._config, self._paths, self._run_file)

@@ -5,7 +5,7 @@ Paired tests see differences that two separate intervals hide, since both models
 - *McNemar, exact*: of the tasks on which exactly one of them is right, how many are the model's? Without a difference,
   half of them (binomial test, two-sided). McNemar: Note on the Sampling Error of the Difference Between Correlated
   Proportions or Percentages, Psychometrika 12, 1947.
-- *Paired bootstrap*: difference of F1 in resamples that hold the same tasks for both.
+- *Paired bootstrap*: difference of a metric in resamples that hold the same tasks for both.
 """
 
 from collections.abc import Mapping
@@ -121,7 +121,7 @@ def compare(model: Outcomes, baseline: Outcomes, *, resamples: int, seed: int, n
     difference, lower, upper = None, None, None
     if f1 is not None and f1_before is not None:
         difference = f1 - f1_before
-        lower, upper = _interval(model, baseline, resamples=resamples, seed=seed, name=name)
+        lower, upper = difference_interval(model, baseline, "f1", resamples=resamples, seed=seed, name=name)
     return Comparison(
         n=model.size,
         only_model=only_model,
@@ -142,12 +142,25 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return float(binomtest(only_first, apart, 0.5).pvalue) if apart else 1.0
 
 
-def _interval(
-    model: Outcomes, baseline: Outcomes, *, resamples: int, seed: int, name: str
+def difference_interval(
+    model: Outcomes, baseline: Outcomes, metric: str, *, resamples: int, seed: int, name: str
 ) -> tuple[float, float] | tuple[None, None]:
+    """95 % interval of the model's metric minus the baseline's, in resamples that hold the same tasks for both.
+
+    Args:
+        model: The model's outcomes.
+        baseline: The baseline's, on the same tasks in the same order.
+        metric: Name of the metric.
+        resamples: Bootstrap resamples; 0 gives no interval.
+        seed: Seed of the resampling.
+        name: Name of the set in the random streams.
+
+    Returns:
+        Both ends; None where the metric is undefined in a resample.
+    """
     if not resamples:
         return None, None
     ours, theirs = ResampledMetrics(model), ResampledMetrics(baseline)
-    blocks = [ours(w)["f1"] - theirs(w)["f1"] for w in resample(model, resamples, seed=seed, name=name)]
+    blocks = [ours(w)[metric] - theirs(w)[metric] for w in resample(model, resamples, seed=seed, name=name)]
     values = np.concatenate(blocks)
     return (None, None) if np.isnan(values).any() else percentile_interval(values)
