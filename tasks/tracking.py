@@ -79,6 +79,24 @@ class Tracker:
         if time.monotonic() >= self._next_try:
             self._sync()
 
+    def attach(self, file: Path) -> str | None:
+        """Log a file to the parent run, after what is missing.
+
+        Returns:
+            Its address, where the store is a server with a UI; None also if MLflow does not take it.
+        """
+        self._sync()
+        if self._log is None:
+            return None
+        try:
+            place = self._log.attach(file)
+        except Exception as error:
+            self._reporter.warning(
+                f"MLflow ({redacted(self.uri)}) does not take {file.name}: {redacted(str(error)[:200])}"
+            )
+            return None
+        return f"{redacted(self.uri).rstrip('/')}{place}" if self.uri.startswith("http") else None
+
     def close(self, outcome: str) -> None:
         """Log what is still missing, and say how the attempt ended."""
         self._sync(status=_STATUS[outcome])

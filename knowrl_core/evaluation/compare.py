@@ -10,6 +10,7 @@ Paired tests see differences that two separate intervals hide, since both models
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -136,10 +137,12 @@ def compare(model: Outcomes, baseline: Outcomes, *, resamples: int, seed: int, n
 
 def mcnemar(only_first: int, only_second: int) -> float:
     """Two-sided p-value of the exact McNemar test; 1 if no task tells the two apart."""
-    from scipy.stats import binomtest  # takes half a second, and few commands compare
-
-    apart = only_first + only_second
-    return float(binomtest(only_first, apart, 0.5).pvalue) if apart else 1.0
+    apart, fewer = only_first + only_second, min(only_first, only_second)
+    ways, tail = 1, 1  # binomial coefficients and their sum, as whole numbers
+    for number in range(fewer):
+        ways = ways * (apart - number) // (number + 1)
+        tail += ways
+    return min(1.0, float(Fraction(2 * tail, 2**apart)))
 
 
 def difference_interval(

@@ -52,15 +52,13 @@ class Mark:
 
     Attributes:
         iteration: The iteration.
-        letter: Stands for it in the chart.
+        letter: Stands for it in the chart; empty for one that is only hinted at.
         look: Kind of event.
-        text: What happened.
     """
 
     iteration: int
     letter: str
     look: str
-    text: str
 
 
 @dataclass(frozen=True, slots=True)

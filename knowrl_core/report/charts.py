@@ -1,12 +1,12 @@
-"""Which charts a report has: of one run, and of several over each other."""
+"""Which charts a report has of a run."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from knowrl_core.evaluation.controls import TFIDF
 from knowrl_core.report import events
 from knowrl_core.report.chart import Chart, Line, Mark, Rule
-from knowrl_core.report.gather import Report, RunReport
+from knowrl_core.report.gather import RunReport
 from knowrl_core.report.scores import SetScores, Values
 from knowrl_core.storage.layout import STAGES
 
@@ -36,6 +36,7 @@ def reward_and_truth(run: RunReport) -> Chart:
         rules = rules_of(run, run.probe)
     if any(value is not None for value in run.metric("update/reward/anchors")):
         lines.append(Line("Reward on anchors (verified seeds)", run.metric("update/reward/anchors"), look=2))
+    best = [Mark(run.best, "best", "best")] if run.best else []
     return Chart(
         name="reward-truth",
         title="Reward and truth",
@@ -44,8 +45,8 @@ def reward_and_truth(run: RunReport) -> Chart:
         iterations=run.iterations,
         lines=lines,
         rules=rules,
-        marks=marks(run, LETTERS),
-        bounds=SHARE,
+        marks=[*best, *marks(run, LETTERS)],
+        bounds=truth_bounds([*(value for line in lines for value in line.known), *(rule.value for rule in rules)]),
         large=True,
     )
 
@@ -56,14 +57,17 @@ def set_charts(run: RunReport) -> list[Chart]:
     for item in run.sets:
         head = item.head
         lines = [Line(titled(item.headline), head.values, head.lower, head.upper, look=0)]
-        if item.headline == "balanced_accuracy":
-            lines.append(Line("Accuracy", item.metrics["accuracy"].values, look=3))
+        accuracy = item.metrics.get("accuracy")
+        if accuracy is not None and not _same(accuracy.values, head.values):
+            lines.append(Line("Accuracy", accuracy.values, look=3))
         if "auroc" in item.metrics:
             lines.append(Line("AUROC (ranking alone)", item.metrics["auroc"].values, look=4))
         if "pair_accuracy" in item.metrics:
             lines.append(Line("Both twins of a pair right", item.metrics["pair_accuracy"].values, look=5))
         about = f"{item.tasks:,} tasks. AUROC does not depend on the threshold: it often outlives the accuracy."
-        found.append(_chart(run, f"set-{item.name}", item.name, about, lines, bounds=SHARE, rules=rules_of(run, item)))
+        rules = rules_of(run, item)
+        bounds = truth_bounds([*(value for line in lines for value in line.known), *(rule.value for rule in rules)])
+        found.append(_chart(run, f"set-{item.name}", item.name, about, lines, bounds=bounds, rules=rules))
     return found
 
 
@@ -74,7 +78,7 @@ def behaviour_charts(run: RunReport) -> list[Chart]:
     bounds = [Rule(f"Guard: {end}", float(balance[end]), "bound") for end in ("lowest", "highest") if end in balance]
     floor = [Rule("Guard: lowest", float(entropy["lowest"]), "bound")] if "lowest" in entropy else []
     one = run.metric
-    return _filled(
+    return filled(
         _chart(
             run,
             "label-balance",
@@ -127,7 +131,7 @@ def behaviour_charts(run: RunReport) -> list[Chart]:
 def update_charts(run: RunReport) -> list[Chart]:
     """How far the policy moves."""
     one = run.metric
-    return _filled(
+    return filled(
         _chart(
             run,
             "kl",
@@ -169,7 +173,7 @@ def update_charts(run: RunReport) -> list[Chart]:
 def data_charts(run: RunReport) -> list[Chart]:
     """What the run feeds on."""
     one = run.metric
-    return _filled(
+    return filled(
         _stack(
             run,
             "filtered",
@@ -211,7 +215,7 @@ def data_charts(run: RunReport) -> list[Chart]:
 def cost_charts(run: RunReport) -> list[Chart]:
     """Where the time goes."""
     seconds = [Line(stage, run.metric(f"{stage}/seconds"), look=look) for look, stage in enumerate(STAGES)]
-    return _filled(
+    return filled(
         Chart(
             "seconds",
             "Seconds by stage",
@@ -240,43 +244,6 @@ def cost_charts(run: RunReport) -> list[Chart]:
     )
 
 
-def comparison_charts(report: Report) -> list[Chart]:
-    """The same number of every run in one chart."""
-    runs = report.runs
-    iterations = sorted({at for run in runs for at in run.iterations})
-    sets = dict.fromkeys(item.name for run in runs for item in run.sets)
-
-    def chart(name: str, title: str, about: str, values: Callable[[RunReport], Line], **options: object) -> Chart:
-        lines = [_spread(values(run), run, iterations, look) for look, run in enumerate(runs)]
-        return Chart(f"all-{name}", title, about, iterations, lines, **options)  # type: ignore[arg-type]
-
-    def head(name: str) -> Callable[[RunReport], Line]:
-        def line(run: RunReport) -> Line:
-            item = next((item for item in run.sets if item.name == name), None)
-            return Line("", item.head.values, item.head.lower, item.head.upper) if item else Line("", run.metric(""))
-
-        return line
-
-    band = "Bands are 95 % bootstrap intervals."
-    found = [
-        chart(f"set-{name}", f"Truth: {name}", band, head(name), bounds=SHARE, large=name == "probe") for name in sets
-    ]
-    found.insert(
-        1 if sets else 0,
-        chart(
-            "reward", "Reward", "Mean reward of the tasks without a label.", lambda r: Line("", reward(r)), bounds=SHARE
-        ),
-    )
-    for name, title, metric, bounds in (
-        ("balance", "Called feasible, probe", "evaluate/probe/called_feasible", SHARE),
-        ("entropy", "Verdict entropy, probe", "evaluate/probe/verdict_entropy", (0.0, 0.7)),
-        ("kl", "KL to the reference, end of the update (k3)", "update/kl/end", None),
-        ("pool", "Pool", "consensus/pool_size", None),
-    ):
-        found.append(chart(name, title, "", lambda r, metric=metric: Line("", r.metric(metric)), bounds=bounds))  # type: ignore[misc]
-    return _filled(*found)
-
-
 def reward(run: RunReport) -> Values:
     """Mean reward of the tasks without a verified label; of all, where they are not apart."""
     own = run.metric("update/reward/candidates")
@@ -295,9 +262,22 @@ def rules_of(run: RunReport, item: SetScores) -> list[Rule]:
     return found
 
 
-def marks(run: RunReport, kinds: Sequence[str] | dict[str, str] = MARKED) -> list[Mark]:
-    """Events as charts mark them."""
-    return [Mark(item.iteration, LETTERS[item.kind], item.kind, item.text) for item in run.events if item.kind in kinds]
+def marks(run: RunReport, kinds: Collection[str] = MARKED) -> list[Mark]:
+    """Events as charts mark them: a guard's firings after its first are only hinted at."""
+    seen: set[tuple[str, str]] = set()
+    found = []
+    for item in run.events:
+        if item.kind in kinds:
+            again = item.kind == events.GUARD and (item.kind, item.subject) in seen
+            seen.add((item.kind, item.subject))
+            found.append(Mark(item.iteration, "" if again else LETTERS[item.kind], item.kind))
+    return found
+
+
+def truth_bounds(values: Iterable[float | None]) -> tuple[float, float]:
+    """Ends of an axis for scores: up to 1, and down as far as they reach."""
+    low = min((value for value in values if value is not None), default=0.0)
+    return (next(end for end in (0.4, 0.25, 0.0) if low >= end), 1.0) if low >= 0 else (-1.0, 1.0)
 
 
 def titled(metric: str) -> str:
@@ -333,21 +313,17 @@ def _stack(run: RunReport, name: str, title: str, about: str, counts: dict[str, 
     return Chart(name, title, about, run.iterations, lines, stacked=True)
 
 
-def _spread(line: Line, run: RunReport, iterations: Sequence[int], look: int) -> Line:
-    """A run's line on the iterations of all runs."""
-    place = {at: number for number, at in enumerate(run.iterations)}
-
-    def spread(values: Values) -> Values:
-        return [values[place[at]] if at in place else None for at in iterations]
-
-    lower, upper = (spread(line.lower), spread(line.upper)) if line.lower else ([], [])
-    return Line(run.name, spread(line.values), lower, upper, look)
-
-
 def _rate(run: RunReport, stage: str, what: str) -> Values:
     pairs = zip(run.metric(f"{stage}/{what}"), run.metric(f"{stage}/seconds"), strict=True)
     return [count / seconds if count is not None and seconds else None for count, seconds in pairs]
 
 
-def _filled(*charts: Chart) -> list[Chart]:
+def filled(*charts: Chart) -> list[Chart]:
+    """Those that have something to draw."""
     return [chart for chart in charts if not chart.empty]
+
+
+def _same(one: Values, other: Values) -> bool:
+    return all(
+        a is b or (a is not None and b is not None and abs(a - b) < 1e-9) for a, b in zip(one, other, strict=True)
+    )

@@ -24,11 +24,13 @@ class Event:
         iteration: The iteration.
         kind: One of the constants of this module.
         text: What happened, in words.
+        subject: The guard or the config field that it is about.
     """
 
     iteration: int
     kind: str
     text: str
+    subject: str = ""
 
 
 def events(run: StoredRun, *, warmup: bool) -> list[Event]:
@@ -46,11 +48,11 @@ def events(run: StoredRun, *, warmup: bool) -> list[Event]:
     for change in run.file.changes:
         if change.first_stage is not None:
             text = f"{change.field}: {shown(change.old)} → {shown(change.new)}, from {change.first_stage} on"
-            found.append(Event(StageKey.parse(change.first_stage).iteration, CONFIG, text))
+            found.append(Event(StageKey.parse(change.first_stage).iteration, CONFIG, text, change.field))
     for redone in run.file.redone:
         found.append(Event(StageKey.parse(redone.first_stage).iteration, REDONE, f"done again: {redone.why}"))
     for row in run.firings():
-        found.append(Event(row.iteration, GUARD, f"{row.guard} ({row.action}): {row.message}"))
+        found.append(Event(row.iteration, GUARD, f"{row.guard} ({row.action}): {row.message}", row.guard))
     for iteration, decision in run.decisions().items():
         if decision.stop and run.stop is not None and run.stop.iteration == iteration:
             found.append(Event(iteration, STOP, run.stop.reason))

@@ -40,6 +40,7 @@ class RunReport:
         iterations: Iterations with a committed stage; all lists below have one value for each.
         warmup: Iteration 1 is the warm-up.
         best: Iteration with the best balanced accuracy on the probe.
+        last: Last iteration that was measured on the probe.
         compared: Iteration that is compared with iteration 0 task by task: the best, or the last where iteration 0 is.
         verdict: What it came to, in words.
         sets: Labelled sets, the probe first.
@@ -71,6 +72,7 @@ class RunReport:
     iterations: list[int]
     warmup: bool
     best: int | None
+    last: int | None
     compared: int | None
     verdict: Verdict
     sets: list[SetScores]
@@ -179,6 +181,7 @@ def _run(run: StoredRun) -> RunReport:
         iterations=iterations,
         warmup=warmup,
         best=best,
+        last=measured[-1] if measured else None,
         compared=compared,
         verdict=judge(facts),
         sets=sets,

@@ -13,14 +13,12 @@ from typing import Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from knowrl_core.report import charts, rows
+from knowrl_core.report import around, charts, overlay, rows
 from knowrl_core.report.gather import Report
 from knowrl_core.report.scale import number
 from knowrl_core.report.svg import draw, swatch
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
-EVENTS: Final = 60
-"""Events listed of a run."""
 
 
 def render(report: Report) -> str:
@@ -35,7 +33,6 @@ def render(report: Report) -> str:
             script=Markup(script),  # noqa: S704
             style_hash=_hash(style),
             script_hash=_hash(script),
-            event_limit=EVENTS,
         )
     )
 
@@ -49,11 +46,10 @@ def _environment() -> Environment:
         "draw": draw,
         "swatch": swatch,
         "number": number,
-        "letters": charts.LETTERS,
         "reward_and_truth": charts.reward_and_truth,
         "set_charts": charts.set_charts,
-        "comparison_charts": charts.comparison_charts,
-        **{name: getattr(rows, name) for name in rows.__all__},
+        "comparison_charts": overlay.comparison_charts,
+        **{name: getattr(module, name) for module in (rows, around) for name in module.__all__},
     }
     return environment
 

@@ -1,126 +1,28 @@
-"""What the template lists: tables' rows, key numbers, facts. Plain text; the template escapes it."""
+"""Rows of the report's tables. Plain text; the template escapes it."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
-from knowrl_core.config import redacted
 from knowrl_core.report import events
 from knowrl_core.report.chart import Chart
-from knowrl_core.report.charts import behaviour_charts, cost_charts, data_charts, reward, titled, update_charts
-from knowrl_core.report.events import Event, shown
+from knowrl_core.report.charts import reward, titled
+from knowrl_core.report.events import shown
 from knowrl_core.report.flips import SetFlips
 from knowrl_core.report.gather import Report, RunReport
 from knowrl_core.report.scale import duration, number
-from knowrl_core.report.scores import SetScores
-from knowrl_core.storage.layout import STAGES
 
 __all__ = [
     "columns",
-    "comparison_head",
     "comparison_rows",
-    "config_changes",
-    "config_text",
-    "contents",
-    "cost_line",
     "data_rows",
     "difference_rows",
-    "facts",
     "flip_rows",
-    "key_numbers",
     "kind_rows",
     "score_head",
     "score_rows",
-    "sections",
     "version_rows",
 ]
 
 Row = list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """A key number.
-
-    Attributes:
-        name: What it is.
-        value: The number.
-        note: What to compare it with.
-    """
-
-    name: str
-    value: str
-    note: str = ""
-
-
-def key_numbers(run: RunReport) -> list[Tile]:
-    """The numbers of the first screen."""
-    found: list[Tile] = []
-    at = run.best if run.best is not None else 0
-    probe = run.probe
-    if probe is not None:
-        found.append(
-            Tile(f"{titled(probe.headline)}, probe", _at(run, probe.head.values, at), _headline_note(run, probe, at))
-        )
-        if "auroc" in probe.metrics:
-            values = probe.metrics["auroc"].values
-            found.append(Tile("AUROC, probe", _at(run, values, at), f"base model {_at(run, values, 0)}"))
-        if "called_feasible" in probe.metrics:
-            values = probe.metrics["called_feasible"].values
-            last = max((x for x, value in zip(run.iterations, values, strict=True) if value is not None), default=0)
-            found.append(
-                Tile(
-                    f"Called feasible, iteration {last}",
-                    _share(run.at(values, last)),
-                    f"base model {_share(run.at(values, 0))}",
-                )
-            )
-    paid = [value for value in reward(run) if value is not None]
-    if paid:
-        found.append(Tile("Reward, last", number(paid[-1]), f"first {number(paid[0])}"))
-    fired = [item for item in run.events if item.kind == events.GUARD]
-    found.append(
-        Tile("Guards fired", str(len(fired)), ", ".join(sorted({item.text.split(" ", 1)[0] for item in fired})))
-    )
-    found.append(Tile("Iterations", f"{max(run.iterations, default=0)} of {run.planned}", run.state))
-    found.append(Tile("Stage time", duration(run.seconds), _slowest(run)))
-    return found
-
-
-def _headline_note(run: RunReport, probe: SetScores, at: int) -> str:
-    lower, upper = run.at(probe.head.lower, at), run.at(probe.head.upper, at)
-    interval = f"95 %: {number(lower)} to {number(upper)}; " if lower is not None and upper is not None else ""
-    where = f"iteration {at}; base model {_at(run, probe.head.values, 0)}" if at else "base model (iteration 0)"
-    return interval + where
-
-
-def _slowest(run: RunReport) -> str:
-    spent = {stage: sum(value or 0.0 for value in run.metric(f"{stage}/seconds")) for stage in STAGES}
-    stage = max(spent, key=spent.__getitem__)
-    return f"{stage}: {spent[stage] / run.seconds:.0%}" if run.seconds else ""
-
-
-def contents(run: RunReport) -> list[tuple[str, str]]:
-    """Ids and names of a single run's sections."""
-    found = [("truth", "Reward and truth")]
-    if run.sets:
-        found.append(("sets", "Labelled sets"))
-    if run.flips:
-        found.append(("flips", "What changed"))
-    found += [(name, title) for name, title, charts in sections(run) if charts]
-    return [*found, ("origin", "Origin and command")]
-
-
-def sections(run: RunReport) -> list[tuple[str, str, list[Chart]]]:
-    """Id, title and charts of the sections on how it went."""
-    return [
-        ("behaviour", "Behaviour", behaviour_charts(run)),
-        ("update", "Policy update", update_charts(run)),
-        ("data", "Tasks, filters and pool", data_charts(run)),
-        ("cost", "Time", cost_charts(run)),
-    ]
 
 
 def columns(chart: Chart) -> Row:
@@ -148,9 +50,8 @@ def data_rows(chart: Chart) -> list[Row]:
 
 def score_head(run: RunReport) -> Row:
     """Column titles of :func:`score_rows`."""
-    last = run.iterations[-1]
     best = [f"Best ({run.best})", "95 % interval"] if run.best else []
-    return ["Set", "Tasks", "Metric", "Base model", *best, f"Last ({last})", "Best constant", "TF-IDF"]
+    return ["Set", "Tasks", "Metric", "Base model", *best, f"Last ({number(run.last)})", "Best constant", "TF-IDF"]
 
 
 def score_rows(run: RunReport) -> list[Row]:
@@ -158,15 +59,15 @@ def score_rows(run: RunReport) -> list[Row]:
     found = []
     for item in run.sets:
         head, constants = item.head, [value for name, value in item.controls.items() if name.startswith("always")]
-        best = [_at(run, head.values, run.best), _interval(run.at(head.lower, run.best), run.at(head.upper, run.best))]
+        best = [at(run, head.values, run.best), _interval(run.at(head.lower, run.best), run.at(head.upper, run.best))]
         found.append(
             [
                 item.name,
                 f"{item.tasks:,}",
                 titled(item.headline),
-                _at(run, head.values, 0),
+                at(run, head.values, 0),
                 *(best if run.best else []),
-                _at(run, head.values, run.iterations[-1]),
+                at(run, head.values, run.last),
                 number(max(constants, default=None)),
                 number(item.controls.get("tfidf")),
             ]
@@ -205,72 +106,49 @@ def kind_rows(flips: SetFlips) -> list[Row]:
     ]
 
 
-def comparison_head(report: Report) -> Row:
-    """Column titles of :func:`comparison_rows`."""
+def comparison_rows(report: Report) -> list[Row]:
+    """A number a row, a run a column."""
+    runs = report.runs
+    rows = [
+        ["State", *(f"{run.state} at {max(run.iterations, default=0)} of {run.planned}" for run in runs)],
+        ["Best iteration, by the probe", *(number(run.best) for run in runs)],
+    ]
+    for name in dict.fromkeys(item.name for run in runs for item in run.sets):
+        rows += [
+            [f"{name}: {when}", *(_score(run, name, at_) for run, at_ in zip(runs, iterations, strict=True))]
+            for when, iterations in (
+                ("base model", [0] * len(runs)),
+                ("best iteration", [run.best for run in runs]),
+                ("last iteration", [run.last for run in runs]),
+            )
+        ]
+    balance = "evaluate/probe/called_feasible"
+    paid = [[value for value in reward(run) if value is not None] for run in runs]
     return [
-        "Run",
-        "State",
-        "Iterations",
-        "Best",
-        *(f"{name}" for name in _set_names(report)),
-        "Probe, last",
-        "Called feasible, last",
-        "Reward, last",
-        "Guards",
-        "Stage time",
+        *rows,
+        [
+            "Called feasible on the probe, last iteration",
+            *(share(run.at(run.metric(balance), run.last)) for run in runs),
+        ],
+        ["Reward, last iteration", *(number(own[-1] if own else None) for own in paid)],
+        ["Guards fired", *(str(sum(item.kind == events.GUARD for item in run.events)) for run in runs)],
+        ["Stage time", *(duration(run.seconds) for run in runs)],
     ]
 
 
-def comparison_rows(report: Report) -> list[Row]:
-    """Each run at its best iteration."""
-    found = []
-    for run in report.runs:
-        sets = {item.name: item for item in run.sets}
-        scores = [
-            _at(run, sets[name].head.values, run.best) if name in sets else number(None) for name in _set_names(report)
-        ]
-        last = run.iterations[-1] if run.iterations else None
-        paid = [value for value in reward(run) if value is not None]
-        found.append(
-            [
-                run.name,
-                run.state,
-                f"{max(run.iterations, default=0)} of {run.planned}",
-                number(run.best),
-                *scores,
-                _at(run, run.probe.head.values, last) if run.probe else number(None),
-                _share(run.at(run.metric("evaluate/probe/called_feasible"), last)),
-                number(paid[-1] if paid else None),
-                str(sum(item.kind == events.GUARD for item in run.events)),
-                duration(run.seconds),
-            ]
-        )
-    return found
+def _score(run: RunReport, name: str, iteration: int | None) -> str:
+    """A set's headline metric with its interval."""
+    item = next((item for item in run.sets if item.name == name), None)
+    if item is None or run.at(item.head.values, iteration) is None:
+        return number(None)
+    lower, upper = run.at(item.head.lower, iteration), run.at(item.head.upper, iteration)
+    interval = f" ({_interval(lower, upper)})" if lower is not None else ""
+    return at(run, item.head.values, iteration) + interval
 
 
 def difference_rows(report: Report) -> list[Row]:
     """Config fields in which runs differ."""
     return [[item.field, *(shown(value) for value in item.values)] for item in report.differences]
-
-
-def config_changes(run: RunReport) -> list[Event]:
-    """Changes of the config within a run."""
-    return [item for item in run.events if item.kind == events.CONFIG]
-
-
-def facts(run: RunReport) -> list[tuple[str, str]]:
-    """Where a run comes from."""
-    return [
-        ("Initial model", run.model),
-        ("Seed", str(run.seed)),
-        ("Forked from", run.forked_from or "no other run"),
-        ("State", f"{run.state}, after {run.attempts} attempt{'s' if run.attempts != 1 else ''}"),
-        ("Begun", run.created),
-        ("Last stage finished", run.finished or "none yet"),
-        ("KnowRL", ", ".join(run.code) or "no stage yet"),
-        ("Artifacts", run.place),
-        ("Run id", run.run_id),
-    ]
 
 
 def version_rows(run: RunReport) -> list[Row]:
@@ -280,23 +158,8 @@ def version_rows(run: RunReport) -> list[Row]:
     ]
 
 
-def config_text(run: RunReport) -> str:
-    """The config as YAML."""
-    return redacted(yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True, width=100))
-
-
-def cost_line(run: RunReport) -> str:
-    """All seconds in a sentence."""
-    spent = {stage: sum(value or 0.0 for value in run.metric(f"{stage}/seconds")) for stage in STAGES}
-    parts = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in spent.items() if seconds)
-    return f"{duration(run.seconds)} in all stages together: {parts}. Waiting between attempts is not counted."
-
-
-def _set_names(report: Report) -> Iterable[str]:
-    return dict.fromkeys(item.name for run in report.runs for item in run.sets)
-
-
-def _at(run: RunReport, values: Any, iteration: int | None) -> str:
+def at(run: RunReport, values: Any, iteration: int | None) -> str:
+    """A value of an iteration as text."""
     return number(run.at(values, iteration))
 
 
@@ -304,7 +167,8 @@ def _interval(lower: float | None, upper: float | None) -> str:
     return number(None) if lower is None or upper is None else f"{number(lower)} to {number(upper)}"
 
 
-def _share(value: float | None) -> str:
+def share(value: float | None) -> str:
+    """A share in percent."""
     return number(None) if value is None else f"{value:.0%}"
 
 

@@ -19,7 +19,7 @@ HEIGHT: Final = 190.0
 LARGE: Final = 290.0
 TOP: Final = 16.0
 """Pixels above the axis, for the letters of events."""
-BOTTOM: Final = 20.0
+BOTTOM: Final = 27.0
 """Pixels below it, for its labels."""
 MARKERS: Final = 40
 """Most markers on a line."""
@@ -37,6 +37,7 @@ def draw(chart: Chart) -> tuple[Markup, Markup]:
     labels = _join(
         _tag("text", f"{tick:,.10g}", x="38", y=f"{up.y(tick) + TOP + 4:g}", text_anchor="end") for tick in up.ticks
     )
+    labels += _tag("text", "iter.", x="38", y=f"{whole - 5:g}", text_anchor="end")
     grid = _join(_tag("line", x1="0", x2="100%", y1=up.y(tick), y2=up.y(tick), class_="grid") for tick in up.ticks)
     body = _columns(chart, up, xs) if chart.stacked else _lines(chart, up, xs)
     inner = _tag("svg", grid + _marks(chart, xs, height) + body, y=TOP, height=f"{height:g}", width="100%", class_="in")
@@ -147,7 +148,14 @@ def _path(values: Values, up: Axis, xs: Sequence[float]) -> str:
 
 def _marks(chart: Chart, xs: Sequence[float], height: float) -> Markup:
     return _join(
-        _tag("line", x1=f"{x:g}%", x2=f"{x:g}%", y1="0", y2=f"{height:g}", class_=f"mark {mark.look}")
+        _tag(
+            "line",
+            x1=f"{x:g}%",
+            x2=f"{x:g}%",
+            y1="0",
+            y2=f"{height if mark.letter else 7:g}",
+            class_=f"mark {mark.look}",
+        )
         for mark, x in _placed(chart, xs)
     )
 
@@ -156,7 +164,7 @@ def _letters(chart: Chart, xs: Sequence[float]) -> Markup:
     by_place: dict[float, list[str]] = {}
     for mark, x in _placed(chart, xs):
         letters = by_place.setdefault(x, [])
-        if mark.letter not in letters:
+        if mark.letter and mark.letter not in letters:
             letters.append(mark.letter)
     return _join(
         _tag("text", "".join(letters), x=f"{x:g}%", y="11", text_anchor="middle", class_="letter")

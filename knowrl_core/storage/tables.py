@@ -56,12 +56,9 @@ def read_columns(path: Path, record: type[Record], names: Sequence[str]) -> dict
 def _read(path: Path, record: type[Record], names: Sequence[str] | None = None) -> pa.Table:
     schema = schema_of(record)
     try:
-        found = pq.read_schema(path)
-        table = (
-            pq.read_table(path, columns=list(names) if names else None)
-            if found.equals(schema, check_metadata=False)
-            else None
-        )
+        with pq.ParquetFile(path) as file:
+            found = file.schema_arrow
+            table = file.read(columns=names and list(names)) if found.equals(schema, check_metadata=False) else None
     except (OSError, pa.ArrowException) as error:
         raise ArtifactError(f"{path}: cannot be read as Parquet: {error}", hint=REPAIR_HINT) from error
     if table is None:
