@@ -1,13 +1,15 @@
-"""What the Prefect UI shows of a run beside its tasks: a table of iterations."""
+"""What the Prefect UI shows of a run beside its tasks: a table of iterations, and where its report is."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from prefect.artifacts import create_table_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from knowrl_core.guards import Stop
+from knowrl_core.report.markdown import code, plain
 from tasks.context import RunContext
 from tasks.progress import Reporter
+from tasks.run_report import Written, report_run
 from tasks.summary import titled_rows
 
 
@@ -19,9 +21,8 @@ def publish(ctx: RunContext, stop: Stop | None) -> None:
         stop: Why a guard ended it, if one did.
     """
     end = f". Stopped after iteration {stop.iteration}: {stop.reason}" if stop else ""
-    name = "".join(char if char.isalnum() else "-" for char in ctx.config.run.name.lower())
     description = f"Iterations of run {ctx.config.run.name}{end}"
-    publish_table(titled_rows(ctx.history), f"knowrl-{name.strip('-')}", description, ctx.reporter)
+    publish_table(titled_rows(ctx.history), _key(ctx), description, ctx.reporter)
 
 
 def publish_table(rows: Sequence[dict[str, Any]], key: str, description: str, reporter: Reporter) -> None:
@@ -37,3 +38,33 @@ def publish_table(rows: Sequence[dict[str, Any]], key: str, description: str, re
         create_table_artifact(list(rows), key=key, description=description)
     except Exception as error:
         reporter.warning(f"Prefect does not take the table {key}: {type(error).__name__}: {error}")
+
+
+def publish_report(ctx: RunContext) -> None:
+    """Write the run's report and store what it says, and where it is; a failure is a warning."""
+    written = report_run(ctx)
+    if written is None:
+        return
+    ctx.reporter.message(f"report: {written.place}")
+    try:
+        create_markdown_artifact(_markdown(written), key=f"{_key(ctx)}-report", description="What the run came to")
+    except Exception as error:
+        ctx.reporter.warning(f"Prefect does not take the report's link: {type(error).__name__}: {error}")
+
+
+def _markdown(written: Written) -> str:
+    lines = [
+        f"**{plain(written.verdict.headline)}**",
+        "",
+        *(f"- {plain(text)}" for text in written.verdict.sentences),
+        "",
+    ]
+    if written.link:
+        lines += [f"[Report in MLflow](<{written.link}>)", ""]
+    return "\n".join([*lines, f"Report: {code(written.place)}"])
+
+
+def _key(ctx: RunContext) -> str:
+    """The run's name as Prefect's keys are: lower-case letters, digits and dashes."""
+    name = "".join(char if char.isascii() and char.isalnum() else "-" for char in ctx.config.run.name.lower())
+    return f"knowrl-{name.strip('-')}"

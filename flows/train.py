@@ -12,7 +12,7 @@ from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows.artifacts import publish
+from flows.artifacts import publish, publish_report
 from flows.dead_attempts import mark_crashed
 from flows.parameters import fields_of, overlaid, profile_of
 from flows.remote import check_places
@@ -153,6 +153,8 @@ def train(  # noqa: PLR0917 - a flow's parameters have names for whoever calls i
         stop = stop or _do(ctx, pending, only or STAGES)
         ctx.stopped = stop is not None
         publish(ctx, stop)
+        if ctx.stopped or all(key in ctx.history for key in keys):
+            publish_report(ctx)
         return {
             "run": str(ctx.paths.folder),
             "tracking_uri": redacted(ctx.tracker.uri),

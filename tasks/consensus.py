@@ -6,15 +6,13 @@ from knowrl_core.config import Config
 from knowrl_core.config.learning import AnchorConfig, ConsensusConfig
 from knowrl_core.consensus import build_anchors, build_consensus, summarise
 from knowrl_core.storage.commit import StageWriter
-from knowrl_core.storage.layout import CLASSIFY, CONSENSUS, GENERATE, StageKey
+from knowrl_core.storage.layout import CLASSIFY, CONSENSUS, CONSENSUS_TABLE, GENERATE, StageKey
 from knowrl_core.storage.manifest import FileRef
 from knowrl_core.storage.schemas import Candidate, ConsensusRecord, PoolRecord, VerdictRecord
 from tasks.classify import ANCHORS, TEACHER_VERDICTS, VERDICTS
 from tasks.context import RunContext
 from tasks.generate import CANDIDATES, POOL, pool_refs, read_pool
 from tasks.stage import Stage, stage_task
-
-TABLE = "consensus.parquet"
 
 
 def _config(config: Config) -> dict[str, Any]:
@@ -54,7 +52,7 @@ def _body(ctx: RunContext, key: StageKey, writer: StageWriter) -> None:
     )
     verdicts = ctx.read(classified, ANCHORS, VerdictRecord) if anchored else []
     anchors = build_anchors(verdicts, ctx.inputs.seeds, k=k)
-    writer.write(TABLE, ConsensusRecord, rows)
+    writer.write(CONSENSUS_TABLE, ConsensusRecord, rows)
     writer.write(POOL, PoolRecord, new_pool)
     if anchored:
         writer.write(ANCHORS, ConsensusRecord, anchors)

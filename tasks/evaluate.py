@@ -23,11 +23,19 @@ from knowrl_core.evaluation import (
 from knowrl_core.evaluation.compare import Baseline
 from knowrl_core.evaluation.entropy import entropy_record
 from knowrl_core.storage.commit import StageWriter
-from knowrl_core.storage.layout import CONSENSUS, EVALUATE, EXTRINSIC, GENERATE, UPDATE, StageKey
+from knowrl_core.storage.layout import (
+    CONSENSUS,
+    CONSENSUS_TABLE,
+    EVALUATE,
+    EXTRINSIC_TABLE,
+    GENERATE,
+    PREDICTIONS_TABLE,
+    UPDATE,
+    StageKey,
+)
 from knowrl_core.storage.manifest import FileRef
 from knowrl_core.storage.schemas import Candidate, ConsensusRecord, MetricRecord, PredictionRecord
 from knowrl_core.verdicts import expected_steps
-from tasks.consensus import TABLE
 from tasks.context import RunContext
 from tasks.generate import CANDIDATES
 from tasks.guarding import ask_guards
@@ -39,7 +47,6 @@ from tasks.stage import Stage, engine_slice, stage_task, verdict_slice
 from tasks.update import ROLLOUTS, TRAINING
 
 INTRINSIC = "intrinsic.parquet"
-PREDICTIONS = "predictions.parquet"
 FRESH = "fresh"
 
 
@@ -62,7 +69,7 @@ def _inputs(ctx: RunContext, key: StageKey) -> list[FileRef]:
         refs += [*ctx.decision_refs(key.iteration)]
         refs += [ctx.ref(StageKey(key.iteration, UPDATE), name) for name in (TRAINING, ROLLOUTS)]
     if key.iteration and not ctx.is_warmup(key.iteration):
-        refs.append(ctx.ref(StageKey(key.iteration, CONSENSUS), TABLE))
+        refs.append(ctx.ref(StageKey(key.iteration, CONSENSUS), CONSENSUS_TABLE))
     return refs
 
 
@@ -87,7 +94,7 @@ def _body(ctx: RunContext, key: StageKey, writer: StageWriter) -> None:
         reporter=ctx.reporter,
         total=total,
     )
-    with PredictionSink(writer.path(PREDICTIONS)) as sink:
+    with PredictionSink(writer.path(PREDICTIONS_TABLE)) as sink:
         extrinsic = _measure_probe(probe, judge, sink, config)
         extrinsic += [record for item in others for record in _assess(item, judge, sink, config).records]
         predictions = judge(FROZEN, frozen)
@@ -102,9 +109,9 @@ def _body(ctx: RunContext, key: StageKey, writer: StageWriter) -> None:
     if key.iteration == 0:  # the frozen set is what the initial model wrote just now
         intrinsic += intrinsic_metrics(FRESH, predictions)
     elif not ctx.is_warmup(key.iteration):  # which has no tasks of its own
-        consensus = ctx.read(StageKey(key.iteration, CONSENSUS), TABLE, ConsensusRecord)
+        consensus = ctx.read(StageKey(key.iteration, CONSENSUS), CONSENSUS_TABLE, ConsensusRecord)
         intrinsic += consensus_metrics(FRESH, consensus)
-    writer.write(EXTRINSIC, MetricRecord, extrinsic)
+    writer.write(EXTRINSIC_TABLE, MetricRecord, extrinsic)
     writer.write(INTRINSIC, MetricRecord, intrinsic)
     writer.metrics |= {
         f"{row.dataset}/{row.metric}": row.value

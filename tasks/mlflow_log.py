@@ -11,6 +11,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
+from urllib.parse import quote
 
 import yaml
 from mlflow.entities import Metric, RunTag
@@ -26,7 +28,7 @@ from tasks.mlflow_datasets import datasets_of, is_external
 from tasks.mlflow_note import describe, describe_iteration
 from tasks.mlflow_params import config_of_iteration, log_params
 from tasks.mlflow_registry import Registry
-from tasks.mlflow_store import open_store, search_runs
+from tasks.mlflow_store import has_experiment, open_store, search_runs
 from tasks.starting import keys_of
 from tasks.system_metrics import PREFIX, Point
 
@@ -113,6 +115,11 @@ class MlflowLog:
         """Log system metrics; the same points again change nothing."""
         for start in range(0, len(points), BATCH):
             self._client.log_batch(self.parent, metrics=[Metric(*point) for point in points[start : start + BATCH]])
+
+    def attach(self, file: Path) -> str:
+        """Log a file to the parent run, in the place of an earlier one of its name; returns its address in the UI."""
+        self._client.log_artifact(self.parent, str(file))
+        return f"/#/experiments/{self._experiment}/runs/{self.parent}/artifacts/{quote(file.name)}"
 
     def end(self, status: str, history: Mapping[StageKey, Manifest]) -> None:
         """Say how the attempt ended: ``FINISHED``, ``FAILED`` or ``KILLED``, and register the best checkpoint.
@@ -288,3 +295,21 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name
         return str(os.getuid())
+
+
+def attach_to(uri: str, experiment: str, run_id: str, file: Path) -> bool:
+    """Log a file to the parent run of a run that is in MLflow already; returns whether it is.
+
+    Args:
+        uri: The store.
+        experiment: Name of the experiment.
+        run_id: The run's id, from ``run.json``.
+        file: The file.
+    """
+    if not has_experiment(uri, experiment):
+        return False
+    client, found = open_store(uri, experiment)
+    runs = search_runs(client, found, f"tags.`{KEY_TAG}` = '{run_id}'")
+    for run in runs:
+        client.log_artifact(run.info.run_id, str(file))
+    return bool(runs)

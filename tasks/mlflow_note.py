@@ -1,11 +1,11 @@
 """The description that stands on a run's page in MLflow."""
 
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 
 from knowrl_core.guards import Stop, parent_of, read_decision
 from knowrl_core.report import IterationRow, best_iteration, iteration_rows, probe_scores
+from knowrl_core.report.markdown import code
 from knowrl_core.storage.layout import EVALUATE, RunPaths, StageKey
 from knowrl_core.storage.manifest import Manifest
 from knowrl_core.storage.schemas import GuardRecord
@@ -36,7 +36,7 @@ def describe(
     """
     best, scores = best_iteration(history), probe_scores(history)
     lines = [
-        f"KnowRL run {_code(paths.name)}: {_code(model)} learns what it can and cannot do. Iteration 0 "
+        f"KnowRL run {code(paths.name)}: {code(model)} learns what it can and cannot do. Iteration 0 "
         "is the untouched model. Each iteration is a child run; the metrics of this run are by iteration.",
         "",
     ]
@@ -49,7 +49,7 @@ def describe(
     if len(rows) > ROWS:
         lines.append(f"\nThe last {ROWS} of {len(rows)} iterations are shown.")
     resume = f"knowrl resume {paths.name} --set run.root={shlex.quote(paths.location)}"
-    lines += ["", f"Artifacts: {_code(paths.shown)}. Go on with it: {_code(resume)}"]
+    lines += ["", f"Artifacts: {code(paths.shown)}. Go on with it: {code(resume)}"]
     return "\n".join(lines)[:8_000]
 
 
@@ -66,12 +66,12 @@ def describe_iteration(paths: RunPaths, history: Mapping[StageKey, Manifest], it
     what = "the untouched model" if iteration == 0 else f"started from iteration {parent_of(paths, iteration)}"
     if row.warmup:
         what += ", the supervised warm-up"
-    lines = [f"Iteration {iteration} of KnowRL run {_code(paths.name)}: {what}.", ""]
+    lines = [f"Iteration {iteration} of KnowRL run {code(paths.name)}: {what}.", ""]
     if iteration in scores:
         change = f", {scores[iteration] - scores[0]:+.3f} against iteration 0" if iteration and 0 in scores else ""
         lines += [f"Balanced accuracy on the probe **{scores[iteration]:.3f}**{change}.", ""]
     lines += _table([row])
-    lines += ["", f"Checkpoint and tables: {_code(f'{paths.shown}/iterations/{iteration:03d}')}."]
+    lines += ["", f"Checkpoint and tables: {code(f'{paths.shown}/iterations/{iteration:03d}')}."]
     return "\n".join(lines)[:8_000]
 
 
@@ -86,9 +86,9 @@ def _guards(
     """Paragraphs on what the guards saw and did."""
     lines = []
     if stop:
-        lines += [f"**Stopped by a guard after iteration {stop.iteration}**: {_code(stop.reason)}", ""]
+        lines += [f"**Stopped by a guard after iteration {stop.iteration}**: {code(stop.reason)}", ""]
     if firings:
-        shown = [f"iteration {row.iteration} {_code(row.guard)} ({row.action})" for row in firings[-FIRINGS:]]
+        shown = [f"iteration {row.iteration} {code(row.guard)} ({row.action})" for row in firings[-FIRINGS:]]
         earlier = f"{len(firings) - len(shown)} earlier, " if len(firings) > len(shown) else ""
         lines += [f"Guards fired: {earlier}{', '.join(shown)}.", ""]
     evaluated = [key.iteration for key in history if key.stage == EVALUATE]
@@ -96,8 +96,3 @@ def _guards(
     if rollbacks:
         lines += [f"Rollbacks so far: {rollbacks}.", ""]
     return lines
-
-
-def _code(text: str) -> str:
-    """Text as Markdown code, whatever is in it."""
-    return "`" + re.sub(r"[`\s]+", " ", text) + "`"

@@ -30,6 +30,14 @@ def open_store(uri: str, experiment: str) -> tuple[MlflowClient, str]:
         return client, _find_experiment(client, experiment, database)
 
 
+def has_experiment(uri: str, experiment: str) -> bool:
+    """Whether a store is there and has an experiment; makes neither."""
+    database = _sqlite_file(uri)
+    if database is not None and not database.exists():
+        return False
+    return MlflowClient(uri).get_experiment_by_name(experiment) is not None
+
+
 def search_runs(client: MlflowClient, experiment: str, condition: str) -> list[Run]:
     """All runs of an experiment that meet a condition."""
     found: list[Run] = []

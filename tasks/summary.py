@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from knowrl_core.report import IterationRow, iteration_rows
+from knowrl_core.report.scale import duration
 from knowrl_core.storage.layout import CLASSIFY, CONSENSUS, EVALUATE, GENERATE, UPDATE, StageKey
 from knowrl_core.storage.manifest import Manifest
 
@@ -53,16 +54,6 @@ def stage_summary(manifest: Manifest) -> str:
     shown = [name for name in _SHOWN[manifest.stage] if name in manifest.metrics]
     parts = [f"{name} {_number(manifest.metrics[name])}" for name in shown]
     return ", ".join([*parts, duration(manifest.seconds)])
-
-
-def duration(seconds: float) -> str:
-    """``7.1 s``, ``3 min 05 s``, ``2 h 03 min``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _number(value: float) -> str:

@@ -45,6 +45,12 @@ def tracking_uri(config: Config, root: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
 
 
+def set_environment() -> None:
+    """Keep MLflow quiet and quick to give up; before it is imported, and only what is not set yet."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
 class Tracker:
     """Logs one run. A failure of MLflow is reported once and never fails a stage; what is missing is logged later.
 
@@ -77,6 +83,24 @@ class Tracker:
         self._history[key] = manifest
         if time.monotonic() >= self._next_try:
             self._sync()
+
+    def attach(self, file: Path) -> str | None:
+        """Log a file to the parent run, after what is missing.
+
+        Returns:
+            Its address, where the store is a server with a UI; None also if MLflow does not take it.
+        """
+        self._sync()
+        if self._log is None:
+            return None
+        try:
+            place = self._log.attach(file)
+        except Exception as error:
+            self._reporter.warning(
+                f"MLflow ({redacted(self.uri)}) does not take {file.name}: {redacted(str(error)[:200])}"
+            )
+            return None
+        return f"{redacted(self.uri).rstrip('/')}{place}" if self.uri.startswith("http") else None
 
     def close(self, outcome: str) -> None:
         """Log what is still missing, and say how the attempt ended."""
@@ -120,8 +144,7 @@ class Tracker:
         self._failing = False
 
     def _connect(self) -> "MlflowLog":
-        for name, value in _ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+        set_environment()
         from tasks.mlflow_log import MlflowLog  # MLflow takes a second to load, and a failure of that is one more
 
         return MlflowLog(self.uri, self._config, self._paths, self._run_file)

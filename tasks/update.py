@@ -10,12 +10,12 @@ from knowrl_core.rl import FlatVerdict, Rollout, UpdateJob, UpdateResult, Verdic
 from knowrl_core.rl.distributed.config import deepspeed_settings
 from knowrl_core.rng import derive_seed
 from knowrl_core.storage.commit import StageWriter
-from knowrl_core.storage.layout import CLASSIFY, CONSENSUS, UPDATE, StageKey
+from knowrl_core.storage.layout import CLASSIFY, CONSENSUS, CONSENSUS_TABLE, UPDATE, StageKey
 from knowrl_core.storage.manifest import FileRef
 from knowrl_core.storage.retention import CHECKPOINT
 from knowrl_core.storage.schemas import ConsensusRecord, RolloutRecord, StepRecord, VerdictRecord
 from tasks.classify import ANCHORS, VERDICTS
-from tasks.consensus import TABLE, optional_refs
+from tasks.consensus import optional_refs
 from tasks.context import RunContext
 from tasks.stage import Stage, stage_task
 from tasks.teacher import average_folder
@@ -37,7 +37,10 @@ def _config(config: Config) -> dict[str, Any]:
 
 
 def _inputs(ctx: RunContext, key: StageKey) -> list[FileRef]:
-    refs = [ctx.ref(StageKey(key.iteration, CONSENSUS), TABLE), ctx.ref(StageKey(key.iteration, CLASSIFY), VERDICTS)]
+    refs = [
+        ctx.ref(StageKey(key.iteration, CONSENSUS), CONSENSUS_TABLE),
+        ctx.ref(StageKey(key.iteration, CLASSIFY), VERDICTS),
+    ]
     refs += optional_refs(ctx, StageKey(key.iteration, CONSENSUS), ANCHORS)
     refs += optional_refs(ctx, StageKey(key.iteration, CLASSIFY), ANCHORS)
     parent = ctx.parent(key.iteration)
@@ -50,7 +53,7 @@ def _inputs(ctx: RunContext, key: StageKey) -> list[FileRef]:
 
 def _body(ctx: RunContext, key: StageKey, writer: StageWriter) -> None:
     """REINFORCE++ on the verdicts, rewarded by agreement with the consensus."""
-    rows = ctx.read(StageKey(key.iteration, CONSENSUS), TABLE, ConsensusRecord)
+    rows = ctx.read(StageKey(key.iteration, CONSENSUS), CONSENSUS_TABLE, ConsensusRecord)
     verdicts = ctx.read(StageKey(key.iteration, CLASSIFY), VERDICTS, VerdictRecord)
     anchors, anchor_verdicts = _anchors(ctx, key)
     factor = ctx.decision(key.iteration - 1).learning_rate_factor

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import deploy, doctor, evaluate, fork, judge, models, remove, run, seeds, status, study, verify
+from flows.cli import deploy, doctor, evaluate, fork, judge, models, remove, report, run, seeds, status, study, verify
 from flows.cli.console import print_error
 from flows.cli.options import EXIT_INTERRUPTED
 from knowrl_core.errors import KnowrlError
@@ -48,6 +48,7 @@ app.command("study")(study.study)
 app.command("deploy")(deploy.deploy)
 app.command("remove")(remove.remove)
 app.command("status")(status.status)
+app.command("report")(report.report)
 app.command("evaluate")(evaluate.evaluate)
 app.command("judge")(judge.judge)
 app.command("doctor")(doctor.doctor)

@@ -1,5 +1,6 @@
 """Config: pydantic sections, YAML profiles, overrides, and errors that say what is allowed."""
 
+from knowrl_core.config.flat import flatten
 from knowrl_core.config.guards import GuardsConfig
 from knowrl_core.config.learning import (
     AnchorConfig,
@@ -57,6 +58,7 @@ __all__ = [
     "build_config",
     "deep_merge",
     "find_profile",
+    "flatten",
     "load_config",
     "profiles",
     "redacted",

@@ -5,11 +5,12 @@ Paired tests see differences that two separate intervals hide, since both models
 - *McNemar, exact*: of the tasks on which exactly one of them is right, how many are the model's? Without a difference,
   half of them (binomial test, two-sided). McNemar: Note on the Sampling Error of the Difference Between Correlated
   Proportions or Percentages, Psychometrika 12, 1947.
-- *Paired bootstrap*: difference of F1 in resamples that hold the same tasks for both.
+- *Paired bootstrap*: difference of a metric in resamples that hold the same tasks for both.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -121,7 +122,7 @@ def compare(model: Outcomes, baseline: Outcomes, *, resamples: int, seed: int, n
     difference, lower, upper = None, None, None
     if f1 is not None and f1_before is not None:
         difference = f1 - f1_before
-        lower, upper = _interval(model, baseline, resamples=resamples, seed=seed, name=name)
+        lower, upper = difference_interval(model, baseline, "f1", resamples=resamples, seed=seed, name=name)
     return Comparison(
         n=model.size,
         only_model=only_model,
@@ -136,18 +137,33 @@ def compare(model: Outcomes, baseline: Outcomes, *, resamples: int, seed: int, n
 
 def mcnemar(only_first: int, only_second: int) -> float:
     """Two-sided p-value of the exact McNemar test; 1 if no task tells the two apart."""
-    from scipy.stats import binomtest  # takes half a second, and few commands compare
+    apart, fewer = only_first + only_second, min(only_first, only_second)
+    ways, tail = 1, 1  # binomial coefficients and their sum, as whole numbers
+    for number in range(fewer):
+        ways = ways * (apart - number) // (number + 1)
+        tail += ways
+    return min(1.0, float(Fraction(2 * tail, 2**apart)))
 
-    apart = only_first + only_second
-    return float(binomtest(only_first, apart, 0.5).pvalue) if apart else 1.0
 
-
-def _interval(
-    model: Outcomes, baseline: Outcomes, *, resamples: int, seed: int, name: str
+def difference_interval(
+    model: Outcomes, baseline: Outcomes, metric: str, *, resamples: int, seed: int, name: str
 ) -> tuple[float, float] | tuple[None, None]:
+    """95 % interval of the model's metric minus the baseline's, in resamples that hold the same tasks for both.
+
+    Args:
+        model: The model's outcomes.
+        baseline: The baseline's, on the same tasks in the same order.
+        metric: Name of the metric.
+        resamples: Bootstrap resamples; 0 gives no interval.
+        seed: Seed of the resampling.
+        name: Name of the set in the random streams.
+
+    Returns:
+        Both ends; None where the metric is undefined in a resample.
+    """
     if not resamples:
         return None, None
     ours, theirs = ResampledMetrics(model), ResampledMetrics(baseline)
-    blocks = [ours(w)["f1"] - theirs(w)["f1"] for w in resample(model, resamples, seed=seed, name=name)]
+    blocks = [ours(w)[metric] - theirs(w)[metric] for w in resample(model, resamples, seed=seed, name=name)]
     values = np.concatenate(blocks)
     return (None, None) if np.isnan(values).any() else percentile_interval(values)

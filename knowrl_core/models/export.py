@@ -12,7 +12,7 @@ import yaml
 from knowrl_core.errors import ArtifactError, InputError, StageError
 from knowrl_core.report.table import best_iteration
 from knowrl_core.storage.files import fsync_tree
-from knowrl_core.storage.layout import EVALUATE, EXTRINSIC, UPDATE, RunPaths, StageKey
+from knowrl_core.storage.layout import EVALUATE, EXTRINSIC_TABLE, UPDATE, RunPaths, StageKey
 from knowrl_core.storage.manifest import FileRef, Manifest
 from knowrl_core.storage.retention import CHECKPOINT, has_checkpoint
 from knowrl_core.storage.run_file import RunFile
@@ -148,7 +148,7 @@ def model_facts(paths: RunPaths, record: RunFile, history: History, iteration: i
 def _intervals(paths: RunPaths, history: History, iteration: int) -> dict[str, list[float]]:
     """Bootstrap intervals of the model's metrics on labelled sets; none if it was not evaluated."""
     key = StageKey(iteration, EVALUATE)
-    file = paths.file(key, EXTRINSIC)
+    file = paths.file(key, EXTRINSIC_TABLE)
     if key not in history or not file.exists():
         return {}
     return {

@@ -21,8 +21,10 @@ STAGES: Final = (GENERATE, CLASSIFY, CONSENSUS, UPDATE, EVALUATE)
 WARMUP_STAGES: Final = (UPDATE, EVALUATE)
 """The stages of a warm-up."""
 
-EXTRINSIC: Final = "extrinsic.parquet"
-"""The table of stage ``evaluate`` with the metrics of labelled sets."""
+CONSENSUS_TABLE: Final = "consensus.parquet"
+EXTRINSIC_TABLE: Final = "extrinsic.parquet"
+PREDICTIONS_TABLE: Final = "predictions.parquet"
+"""Tables of stages that others than the stages read, too."""
 
 MAX_ITERATIONS: Final = 10_000
 """Most iterations of a run."""

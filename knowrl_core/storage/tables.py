@@ -40,18 +40,33 @@ def read_table(path: Path, record: type[R]) -> list[R]:
     Raises:
         ArtifactError: The file is missing, not Parquet, or of another schema.
     """
+    build = cast("Any", record)
+    return [build(**row) for row in _read(path, record).to_pylist()]
+
+
+def read_columns(path: Path, record: type[Record], names: Sequence[str]) -> dict[str, list[Any]]:
+    """Read some columns of a file of records; the others are not decoded.
+
+    Raises:
+        ArtifactError: As :func:`read_table`.
+    """
+    return {name: values.to_pylist() for name, values in zip(names, _read(path, record, names).columns, strict=True)}
+
+
+def _read(path: Path, record: type[Record], names: Sequence[str] | None = None) -> pa.Table:
     schema = schema_of(record)
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            found = file.schema_arrow
+            table = file.read(columns=names and list(names)) if found.equals(schema, check_metadata=False) else None
     except (OSError, pa.ArrowException) as error:
         raise ArtifactError(f"{path}: cannot be read as Parquet: {error}", hint=REPAIR_HINT) from error
-    if not table.schema.equals(schema, check_metadata=False):
+    if table is None:
         raise OtherVersionError(
-            f"{path}: got columns {_brief(table.schema)}, expected {_brief(schema)} ({record.__name__})",
+            f"{path}: got columns {_brief(found)}, expected {_brief(schema)} ({record.__name__})",
             hint="It was written by another version of KnowRL; go on with that version, or start a new run.",
         )
-    build = cast("Any", record)
-    return [build(**row) for row in table.to_pylist()]
+    return table
 
 
 REPAIR_HINT = "`knowrl resume RUN --repair` does that stage and what follows from it again."

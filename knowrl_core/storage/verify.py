@@ -69,7 +69,7 @@ def verify_run(paths: RunPaths, keys: Iterable[StageKey], seen: SeenFiles | None
     known: dict[str, str] = {}
     for key in keys:
         if not paths.stage(key).exists():
-            later = _later_stage(paths, keys, key)
+            later = later_stage(paths, keys, key)
             if later is None:
                 return History(committed, key, None)
             message = f"{paths.stage(key)} is missing although {paths.stage(later)} comes after it"
@@ -227,7 +227,7 @@ def inspect_run(paths: RunPaths, keys: Sequence[StageKey]) -> Inspection:
     return found
 
 
-def _later_stage(paths: RunPaths, keys: Sequence[StageKey], key: StageKey) -> StageKey | None:
+def later_stage(paths: RunPaths, keys: Sequence[StageKey], key: StageKey) -> StageKey | None:
     """The first stage after ``key`` that exists."""
     return next((other for other in keys[keys.index(key) + 1 :] if paths.stage(other).exists()), None)
 

@@ -3,7 +3,8 @@
 import pytest
 
 from knowrl_core.report import IterationRow
-from tasks.summary import COLUMNS, cells, duration
+from knowrl_core.report.scale import duration
+from tasks.summary import COLUMNS, cells
 
 
 @pytest.mark.parametrize(
