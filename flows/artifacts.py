@@ -7,7 +7,7 @@ from prefect.artifacts import create_table_artifact
 
 from knowrl_core.guards import Stop
 from tasks.context import RunContext
-from tasks.progress import Reporter
+from tasks.reporter import Reporter
 from tasks.summary import titled_rows
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from knowrl_core.report import IterationRow, iteration_rows
+from knowrl_core.report import IterationRow, iteration_rows, probe_scores
 from knowrl_core.storage.layout import CLASSIFY, CONSENSUS, EVALUATE, GENERATE, UPDATE, StageKey
 from knowrl_core.storage.manifest import Manifest
 
@@ -19,10 +19,11 @@ COLUMNS = (
 )
 """Title and field of each column of the iterations' table. Label balance is the share called feasible on the probe."""
 
+REWARD = "mean_reward"
 _SHOWN = {
     GENERATE: ("parsed", "kept"),
     CLASSIFY: ("tasks", "verdicts", "label_mass/mean"),
-    CONSENSUS: ("mean_reward", "mean_share", "trained", "pool_size"),
+    CONSENSUS: (REWARD, "mean_share", "trained", "pool_size"),
     UPDATE: ("steps", "loss/mean", "kl/mean", "grad_norm/mean"),
     EVALUATE: ("frozen/agreement", "probe/accuracy", "probe/balanced_accuracy", "probe/f1", "guards/fired"),
 }
@@ -37,6 +38,8 @@ def cells(row: IterationRow) -> list[str]:
             texts.append(f"{value} (warm-up)" if row.warmup else str(value))
         elif name == "seconds":
             texts.append(duration(value))
+        elif name == "reward" and row.probe_accuracy is None and row.balanced_accuracy is None:
+            texts.append("-")  # no reward without the truth beside it, which is measured next
         else:
             texts.append("-" if value is None else f"{value:.3f}")
     return texts
@@ -48,11 +51,31 @@ def titled_rows(history: Mapping[StageKey, Manifest]) -> list[dict[str, str]]:
     return [dict(zip(titles, cells(row), strict=True)) for row in iteration_rows(history)]
 
 
-def stage_summary(manifest: Manifest) -> str:
-    """The most telling metrics of a stage on one line."""
+def stage_summary(manifest: Manifest, history: Mapping[StageKey, Manifest]) -> str:
+    """The most telling metrics of a stage, and its time, on one line.
+
+    Args:
+        manifest: The stage.
+        history: The run's stages so far.
+    """
+    return ", ".join([*key_metrics(manifest, history), duration(manifest.seconds)])
+
+
+def key_metrics(manifest: Manifest, history: Mapping[StageKey, Manifest]) -> list[str]:
+    """The most telling metrics of a stage. A reward has the truth beside it: what the last evaluation before it found.
+
+    Args:
+        manifest: The stage.
+        history: The run's stages.
+    """
     shown = [name for name in _SHOWN[manifest.stage] if name in manifest.metrics]
     parts = [f"{name} {_number(manifest.metrics[name])}" for name in shown]
-    return ", ".join([*parts, duration(manifest.seconds)])
+    if REWARD in shown:
+        scores = {number: score for number, score in probe_scores(history).items() if number < manifest.iteration}
+        truth = f"{_number(scores[max(scores)])} in iteration {max(scores)}" if scores else "not known yet"
+        place = shown.index(REWARD)
+        parts[place] += f" (truth: balanced_accuracy {truth})"
+    return parts
 
 
 def duration(seconds: float) -> str:
@@ -63,6 +86,14 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def rough_duration(seconds: float) -> str:
+    """``7 s``, ``3 min``, ``2 h 03 min``: of what nobody knows better."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _number(value: float) -> str:

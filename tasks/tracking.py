@@ -14,7 +14,7 @@ from knowrl_core.config import Config, redacted
 from knowrl_core.storage.layout import RunPaths, StageKey
 from knowrl_core.storage.manifest import Manifest
 from knowrl_core.storage.run_file import RunFile
-from tasks.progress import Reporter
+from tasks.reporter import Reporter
 
 if TYPE_CHECKING:
     from tasks.mlflow_log import MlflowLog
