@@ -1,27 +1,11 @@
-"""What the Prefect UI shows of a run beside its tasks: a table of iterations."""
+"""Tables in the Prefect UI."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from prefect.artifacts import create_table_artifact
 
-from knowrl_core.guards import Stop
-from tasks.context import RunContext
 from tasks.reporter import Reporter
-from tasks.summary import titled_rows
-
-
-def publish(ctx: RunContext, stop: Stop | None) -> None:
-    """Store the table of iterations.
-
-    Args:
-        ctx: The run.
-        stop: Why a guard ended it, if one did.
-    """
-    end = f". Stopped after iteration {stop.iteration}: {stop.reason}" if stop else ""
-    name = "".join(char if char.isalnum() else "-" for char in ctx.config.run.name.lower())
-    description = f"Iterations of run {ctx.config.run.name}{end}"
-    publish_table(titled_rows(ctx.history), f"knowrl-{name.strip('-')}", description, ctx.reporter)
 
 
 def publish_table(rows: Sequence[dict[str, Any]], key: str, description: str, reporter: Reporter) -> None:

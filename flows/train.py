@@ -12,9 +12,9 @@ from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows.artifacts import publish
 from flows.dead_attempts import mark_crashed
 from flows.parameters import fields_of, overlaid
+from flows.run_artifacts import RunArtifacts
 from knowrl_core.config import (
     DEFAULT_PROFILE,
     RUN_NAME,
@@ -132,8 +132,10 @@ def train(  # noqa: PLR0917 - a flow's parameters have names for whoever calls i
         _fork(resolved, fork)
     context = FlowRunContext.get()
     flow_run_id = str(context.flow_run.id) if context and context.flow_run else None
-    reporter = current_reporter()
-    with open_run(resolved, reporter, repair=repair, start=start, flow_run=flow_run_id) as ctx:
+    with (
+        RunArtifacts(current_reporter()) as reporter,
+        open_run(resolved, reporter, repair=repair, start=start, flow_run=flow_run_id) as ctx,
+    ):
         mark_crashed(ctx)
         keys = keys_of(resolved)
         pending = [key for key in keys if key not in ctx.history]
@@ -149,7 +151,7 @@ def train(  # noqa: PLR0917 - a flow's parameters have names for whoever calls i
             reporter.message(f"all {len(keys)} stages are committed; nothing to do")
         stop = stop or _do(ctx, pending, only or STAGES)
         ctx.stopped = stop is not None
-        publish(ctx, stop)
+        reporter.stop = stop
         return {
             "run": str(ctx.paths.folder),
             "tracking_uri": redacted(ctx.tracker.uri),

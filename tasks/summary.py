@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from knowrl_core.report import IterationRow, iteration_rows, probe_scores
+from knowrl_core.report import IterationRow, StageProgress, iteration_rows, probe_scores
 from knowrl_core.storage.layout import CLASSIFY, CONSENSUS, EVALUATE, GENERATE, UPDATE, StageKey
 from knowrl_core.storage.manifest import Manifest
 
@@ -94,6 +94,17 @@ def rough_duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def counts(now: StageProgress) -> str:
+    """Items done of all, in words; empty before there are any."""
+    if not now.total:
+        return ""
+    if now.phase == "save":
+        return "saving"
+    units = {"reference": "passes of the reference", "policy": "passes", "train": "steps"}
+    unit = units.get(now.phase) or ("calls" if now.key.stage == GENERATE else "prompts")
+    return f"{now.done}/{now.total} {unit}"
 
 
 def _number(value: float) -> str:

@@ -1,7 +1,9 @@
 """The terminal: tables, errors, and progress of a run. Whatever comes from data is escaped."""
 
 import os
+import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Self, TextIO
 
 from rich import box
@@ -44,6 +46,11 @@ def is_live(console: Console, stream: TextIO) -> bool:
 def stage_line(key: StageKey, summary: str) -> str:
     """A stage that is done, as markup."""
     return f"[cyan]{key!s:<14}[/] {printable(summary)}"
+
+
+def waiting(text: str) -> AbstractContextManager[object]:
+    """Something that moves while nothing else can be shown; on a terminal only."""
+    return err.status(printable(text)) if is_live(err, sys.stderr) else nullcontext()
 
 
 def iterations_table(rows: Sequence[IterationRow], title: str) -> Table:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.console import err, is_live, iterations_table, out, printable
+from flows.cli.console import err, is_live, iterations_table, out, printable, waiting
 from flows.cli.environment import prepare_environment, start_server
 from flows.cli.guarding import stopped
 from flows.cli.live import SHOW_CURSOR, run_reporter
@@ -127,7 +127,8 @@ def ended_in_order(explain: Callable[[Exception], Exception], what_stands: Calla
 
     _catch_signals()
     try:
-        start_server()
+        with waiting("starting Prefect"):
+            start_server()
         yield
     except BaseException as error:
         if is_interruption(error):

@@ -46,8 +46,6 @@ def status(
     if json_:
         typer.echo(json.dumps(seen.item, indent=2))
         return
-    if seen.item["state"] == "running":
-        out.print(RunView(seen.standing, seen.progress, seen.note))
     _show(seen)
 
 
@@ -64,11 +62,13 @@ def _list(root: str, *, as_json: bool) -> None:
 
 def _show(seen: Seen) -> None:
     item = seen.item
-    if item["state"] != "running":
+    if item["state"] == "running":
+        out.print(RunView(seen.standing, seen.progress, seen.note))
+    else:
         out.print(iterations_table(seen.standing.rows, f"run {item['name']}"))
-    firings = item["guards"]
-    if len(firings) > SHOWN:
-        out.print(f"the last {SHOWN} of {len(firings)} firings of guards (--json lists all):")
-    for firing in firings[-SHOWN:]:
-        out.print(printable(firing_line(firing)), soft_wrap=True)
+        firings = item["guards"]
+        if len(firings) > SHOWN:
+            out.print(f"the last {SHOWN} of {len(firings)} firings of guards (--json lists all):")
+        for firing in firings[-SHOWN:]:
+            out.print(printable(firing_line(firing)), soft_wrap=True)
     out.print(printable(sentence(item)), soft_wrap=True)

@@ -9,17 +9,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from rich import box
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, OverflowMethod, RenderableType, RenderResult
 from rich.progress_bar import ProgressBar
-from rich.spinner import Spinner
-from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
 from flows.cli.console import visible
 from knowrl_core.report import IterationRow, StageProgress, Standing
-from knowrl_core.storage.layout import GENERATE
-from tasks.summary import rough_duration
+from tasks.summary import counts, rough_duration
 
 MIDDLE: Final = 78
 """Columns from which there is room for speed and intervals as a picture."""
@@ -41,127 +38,126 @@ class RunView:
     """Something to be said of it, such as who does it."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width = options.max_width
-        yield self._head()
+        width, plain = options.max_width, options.ascii_only
+        cut: OverflowMethod = "crop" if plain else "ellipsis"
+        yield self._head(cut)
         yield self._bars(width)
         if self.note:
-            yield Text(visible(self.note), style="dim", overflow="ellipsis", no_wrap=True)
+            yield Text(visible(self.note), style="dim", overflow=cut, no_wrap=True)
         firings = list(self.standing.firings)[-_FIRINGS:]
         room = max(1, console.size.height - _OTHERS - len(firings))
-        if self.standing.rows:
-            yield self._iterations(room, width, plain=options.ascii_only)
-            if width >= MIDDLE and not options.ascii_only:
+        if self._rows:
+            yield self._iterations(room, width, plain=plain)
+            if len(self._rows) > room and width >= MIDDLE and not plain:
                 yield from self._trend(width)
         for firing in firings:
             text = f"iteration {firing.iteration}: guard {firing.guard} ({firing.action}): {firing.message}"
-            yield Text(visible(text).replace("\n", " "), style="yellow", overflow="ellipsis", no_wrap=True)
+            yield Text(visible(text).replace("\n", " "), style="yellow", overflow=cut, no_wrap=True)
 
-    def _head(self) -> Table:
+    @property
+    def _rows(self) -> list[IterationRow]:
+        """Those that say something already."""
+        return [row for row in self.standing.rows if row.reward is not None or row.balanced_accuracy is not None]
+
+    def _head(self, cut: OverflowMethod) -> Text:
         standing, now = self.standing, self.progress
-        line = Text(no_wrap=True, overflow="ellipsis")
+        line = Text(no_wrap=True, overflow=cut)
         line.append(visible(standing.run), style="bold")
         key = now.key if now else next((key for key in standing.keys if key not in standing.history), None)
         if key is not None:
             line.append(f"   iteration {key.iteration} of {standing.iterations}")
-        grid = Table.grid(expand=True)
-        grid.add_column(ratio=1)
-        grid.add_row(line)
-        return grid
+        return line
 
     def _bars(self, width: int) -> Table:
+        """One line for the run, and one for the stage under way."""
         standing, now = self.standing, self.progress
-        grid = Table.grid(padding=(0, 1), expand=True)
-        grid.add_column(no_wrap=True, width=11)
-        grid.add_column(ratio=1)
-        for _ in range(3 if width >= MIDDLE else 2):
-            grid.add_column(no_wrap=True, justify="right")
-        done = sum(key in standing.history for key in standing.keys)
-        whole: list[Text | ProgressBar] = [Text("run"), _bar(standing.fraction(now))]
-        whole.append(Text(f"{done}/{len(standing.keys)} stages"))
-        stage: list[Text | ProgressBar | Spinner] = [Text(""), Text(""), Text("")]
-        if now is not None:
-            waits = not now.total
-            stage = [
-                Text(now.key.stage, style="cyan"),
-                ProgressBar(total=1.0, completed=now.done / now.total if now.total else 0.0, pulse=waits),
-                Text(counts(now)),
+        committed = sum(key in standing.history for key in standing.keys)
+        lines: list[list[RenderableType]] = [
+            [
+                "run",
+                _bar(standing.fraction(now)),
+                f"{committed}/{len(standing.keys)} stages",
+                "",
+                "" if committed == len(standing.keys) else _left(standing.run_left(now)),
             ]
-        if width >= MIDDLE:
-            whole.append(Text(""))
-            speed = now.tokens_per_second if now else None
-            stage.append(Text(f"{speed:,.0f} tokens/s" if speed else ""))
-        whole.append(_left(standing.run_left(now)))
-        stage.append(_left(standing.stage_left(now) if now else None) if now else Text(""))
-        grid.add_row(*whole)
-        grid.add_row(*stage)
+        ]
+        if now is not None:
+            speed = f"{now.tokens_per_second:,.0f} tokens/s" if now.tokens_per_second else ""
+            bar = _bar(now.done / now.total if now.total else None)
+            left = _left(standing.stage_left(now)) or f"{rough_duration(now.seconds)} so far"
+            lines.append([Text(now.key.stage, style="cyan"), bar, counts(now), speed, left])
+        elif committed < len(standing.keys):
+            lines.append([Text("...", style="dim"), "", "", "", ""])  # the next one is about to begin
+        grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
+        grid.add_column(no_wrap=True, width=9)
+        grid.add_column(ratio=1)
+        shown = [0, 1, 2, 3, 4] if width >= MIDDLE else [0, 1, 2, 4]
+        for _ in shown[2:]:
+            grid.add_column(no_wrap=True, justify="right")
+        for line in lines:
+            grid.add_row(*(line[column] for column in shown))
         return grid
 
     def _iterations(self, room: int, width: int, *, plain: bool) -> Table:
-        standing = self.standing
-        best = standing.best
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, expand=width < WIDE)
-        for name in ("iter", "reward"):
-            table.add_column(name, justify="right", no_wrap=True)
-        truth = "truth: balanced accuracy" if width >= MIDDLE else "truth"
-        table.add_column(truth, no_wrap=True)
-        gauge = 0 if width < MIDDLE else 15 if width < WIDE else 31
+        """Reward beside truth, and what guards said."""
+        gauge = 0 if width < MIDDLE else 15 if width < WIDE else 41
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, expand=True)
+        table.add_column("iter", justify="right", no_wrap=True, vertical="bottom")
+        table.add_column("reward", justify="right", no_wrap=True, vertical="bottom")
+        table.add_column("truth: balanced\naccuracy [95 %]", no_wrap=True, vertical="bottom", min_width=19)
         if gauge:
-            table.add_column(f"0{'chance':^{gauge - 2}}1" if gauge else "", no_wrap=True)
-        table.add_column("called\nfeasible" if width < MIDDLE else "called feasible", justify="right", no_wrap=True)
-        table.add_column("", no_wrap=True, overflow="ellipsis", ratio=1)
-        fired: dict[int, list[str]] = {}
-        for firing in standing.firings:
-            fired.setdefault(firing.iteration, []).append(visible(firing.guard))
+            legend = "truth t, rew. r" if plain else "●truth  ○reward"
+            table.add_column(
+                f"{legend:^{gauge}}\n0{'chance':^{gauge - 2}}1", no_wrap=True, vertical="bottom", width=gauge
+            )
+        table.add_column("called\nfeasible", justify="right", no_wrap=True, vertical="bottom")
+        table.add_column("", no_wrap=True, overflow="crop" if plain else "ellipsis", ratio=1)
         before = None
         lines = []
-        for row in standing.rows:
-            notes = Text()
-            for word, style in (
-                *((("warm-up", "dim"),) if row.warmup else ()),
-                *((("best", "green"),) if row.iteration == best else ()),
-                *((name, "yellow") for name in fired.get(row.iteration, ())),
-            ):
-                notes.append(", " if notes else "").append(word, style=style)
+        for row in self._rows:
             cells = [Text(str(row.iteration)), _reward(row, before), _truth(row, before)]
             if gauge:
                 cells.append(_gauge(row, gauge, plain=plain))
-            cells += [Text(_share(row.called_feasible)), notes]
+            cells += [Text("-" if row.called_feasible is None else f"{row.called_feasible:.2f}"), self._notes(row)]
             lines.append((row.iteration, cells))
             before = row if row.balanced_accuracy is not None else before
-        for cells in _chosen(lines, room, best):
+        for cells in _chosen(lines, room, self.standing.best):
             table.add_row(*cells)
         return table
 
+    def _notes(self, row: IterationRow) -> Text:
+        """What else is to be said of an iteration."""
+        words = [("warm-up", "dim")] if row.warmup else []
+        words += [("best", "green")] if row.iteration == self.standing.best else []
+        fired = dict.fromkeys(item.guard for item in self.standing.firings if item.iteration == row.iteration)
+        words += [(visible(guard), "yellow") for guard in fired]
+        return Text(", ").join(Text(word, style=style) for word, style in words)
+
     def _trend(self, width: int) -> Iterator[Text]:
-        """Reward and truth by iteration on one scale, where there is something to compare."""
+        """Reward and truth of all iterations on one scale, where there is no room for a row each."""
         both = [row for row in self.standing.rows if row.reward is not None and row.balanced_accuracy is not None]
-        if len(both) < 3:
+        if not both:
             return
-        both = both[-(width - 30) :]
+        both = both[-(width - 50) :]
         span = f"{both[0].iteration} to {both[-1].iteration}, from 0 to 1"
         yield Text(f"reward {_spark([row.reward or 0.0 for row in both])}  iterations {span}", style="dim")
         yield Text(f"truth  {_spark([row.balanced_accuracy or 0.0 for row in both])}", style="bold")
 
 
-def counts(now: StageProgress) -> str:
-    """Items done of all, in words."""
-    if not now.total:
-        return now.phase
-    return f"{now.done}/{now.total} {unit(now)}"
+def _bar(fraction: float | None) -> ProgressBar:
+    """A bar; one that moves to and fro where nobody knows how much there is."""
+    return ProgressBar(
+        total=1.0,
+        completed=min(1.0, fraction or 0.0),
+        pulse=fraction is None,
+        complete_style="cyan",
+        finished_style="green",
+        pulse_style="cyan",
+    )
 
 
-def unit(now: StageProgress) -> str:
-    """What the stage counts."""
-    units = {"reference": "passes, reference", "policy": "passes, policy", "train": "steps", "save": "saved"}
-    return units.get(now.phase) or ("calls" if now.key.stage == GENERATE else "prompts")
-
-
-def _bar(fraction: float) -> ProgressBar:
-    return ProgressBar(total=1.0, completed=fraction)
-
-
-def _left(seconds: float | None) -> Text:
-    return Text(f"{rough_duration(seconds)} left" if seconds is not None else "")
+def _left(seconds: float | None) -> str:
+    return f"{rough_duration(seconds)} left" if seconds is not None else ""
 
 
 def _reward(row: IterationRow, before: IterationRow | None) -> Text:
@@ -173,7 +169,7 @@ def _truth(row: IterationRow, before: IterationRow | None) -> Text:
     if row.balanced_accuracy is None:
         if row.reward is None or before is None:
             return Text("-")
-        return Text(f"{before.balanced_accuracy:.3f} before (iteration {before.iteration})", style="dim")
+        return Text(f"{before.balanced_accuracy:.3f} (iteration {before.iteration})", style="dim")
     text = Text(f"{row.balanced_accuracy:.3f}", style="bold")
     if row.balanced_accuracy_interval:
         low, high = row.balanced_accuracy_interval
@@ -186,30 +182,28 @@ def _against_chance(row: IterationRow) -> str:
     return "not bold green" if low > 0.5 else "not bold red" if high < 0.5 else "not bold"
 
 
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
 def _gauge(row: IterationRow, width: int, *, plain: bool) -> Text:
-    """The interval on a line from 0 to 1, with a mark at chance."""
+    """Truth with its interval, and the reward, on a line from 0 to 1 with a mark at chance."""
     if row.balanced_accuracy is None:
         return Text("")
-    line, chance, point = ("-", "|", "o") if plain else ("─", "┊", "●")
+    line, chance, point, other = ("-", "|", "t", "r") if plain else ("─", "┊", "●", "○")
 
     def place(value: float) -> int:
         return round(min(1.0, max(0.0, value)) * (width - 1))
 
-    text = Text(" " * width)
     low, high = row.balanced_accuracy_interval or (row.balanced_accuracy, row.balanced_accuracy)
     marks = [" "] * width
     for position in range(place(low), place(high) + 1):
         marks[position] = line
     marks[place(0.5)] = chance
+    if row.reward is not None:
+        marks[place(row.reward)] = other
     marks[place(row.balanced_accuracy)] = point
     text = Text("".join(marks), style=_against_chance(row))
-    text.stylize(
-        Style(dim=True), place(0.5), place(0.5) + 1 if place(0.5) != place(row.balanced_accuracy) else place(0.5)
-    )
+    if marks[place(0.5)] == chance:
+        text.stylize("dim", place(0.5), place(0.5) + 1)
+    if other in marks:
+        text.stylize("not dim magenta", marks.index(other), marks.index(other) + 1)
     return text
 
 

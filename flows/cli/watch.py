@@ -13,10 +13,10 @@ from rich.live import Live
 from flows.cli.console import is_live, out, printable, stage_line
 from flows.cli.describe import Seen, Watched, sentence
 from flows.cli.guarding import firing_line
-from flows.cli.view import RunView, counts
+from flows.cli.view import RunView
 from knowrl_core.errors import ArtifactError
 from knowrl_core.report import StageProgress, Standing
-from tasks.summary import rough_duration, stage_summary
+from tasks.summary import counts, rough_duration, stage_summary
 
 EVERY: Final = 1.0
 """Seconds between two looks at a folder."""

@@ -128,11 +128,12 @@ def _read(path: Path) -> bytes | None:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError:
         return None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return None
-        try:
-            content = file.read(MOST + 1)
-        except OSError:
-            return None
+        content = os.read(descriptor, MOST + 1)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
     return content if len(content) <= MOST else None
