@@ -93,6 +93,8 @@ def finished(tmp_path_factory, home, prefect_server):
     done = knowrl(*command(root), home=home, check=0, PREFECT_API_URL=prefect_server)
     assert "alembic" not in done.stderr
     assert "INFO" not in done.stderr
+    assert "\x1b" not in done.stderr + done.stdout, "no view without a terminal"
+    assert done.stderr.count("(truth: balanced_accuracy ") == ITERATIONS, "a reward without the truth beside it"
     return Finished(root)
 
 
