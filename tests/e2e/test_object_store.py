@@ -77,6 +77,8 @@ def test_the_whole_life_of_a_run(tmp_path, home, store, call, uninterrupted):
     manifest = f"{URL}/smoke/iterations/001/consensus/manifest.json"
     wait_for(lambda: files.exists(manifest), process=process, what=manifest)
 
+    assert files.exists(f"{URL}/smoke/.progress.json"), "nobody elsewhere can see how far it is"
+
     # a second process is refused, on this machine and on another
     os.killpg(process.pid, signal.SIGSTOP)  # or it would be done by then
     for machine in ("second", "first"):
@@ -121,6 +123,8 @@ def test_the_whole_life_of_a_run(tmp_path, home, store, call, uninterrupted):
     assert json.loads((tmp_path / "other" / "run.json").read_text())["forked_from"]["at"] == str(AT)
     listed = json.loads(call("second", "status", "--json").stdout)
     assert [(item["name"], item["state"]) for item in listed] == [("other", "completed"), ("smoke", "completed")]
+
+    assert not files.exists(f"{URL}/smoke/.progress.json"), "a run that has ended goes on for those who watch"
 
     # verify reads the store; damage there is found, and repaired
     assert json.loads(call("second", "verify", "smoke", "--json").stdout)["problems"] == []
