@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from rich.live import Live
 
 from flows.cli.console import LineReporter, err, is_live
-from flows.cli.view import RunView
+from flows.cli.view import Iterations, RunView
 from knowrl_core.report import Ledger, Meter, Standing
 from knowrl_core.storage.layout import StageKey
 from knowrl_core.worker.process import signals_held
@@ -36,6 +36,7 @@ class LiveReporter(LineReporter):
         self._run: OpenedRun | None = None
         self._ledger: Ledger | None = None
         self._standing: Standing | None = None
+        self._iterations: Iterations | None = None
         self._live: Live | None = None
         self._shown = ExitStack()
 
@@ -71,6 +72,7 @@ class LiveReporter(LineReporter):
     def _look(self) -> None:
         if self._run is not None and self._ledger is not None:
             self._standing = self._ledger.standing(self._run.history)
+            self._iterations = Iterations(self._standing)
 
     def _start(self) -> None:
         if self._live is not None or self._standing is None:
@@ -94,7 +96,8 @@ class LiveReporter(LineReporter):
             self._live = None
 
     def _view(self) -> RenderableType:
-        return RunView(self._standing, self._meter.read()) if self._standing else ""
+        standing = self._standing
+        return RunView(standing, self._meter.read(), iterations=self._iterations) if standing else ""
 
 
 class _Above(io.StringIO):

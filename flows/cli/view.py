@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from rich import box
-from rich.console import Console, ConsoleOptions, OverflowMethod, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, Group, OverflowMethod, RenderableType, RenderResult
 from rich.progress_bar import ProgressBar
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -23,8 +24,89 @@ MIDDLE: Final = 78
 WIDE: Final = 100
 _FIRINGS: Final = 3
 _BARS: Final = "▁▂▃▄▅▆▇█"
-_OTHERS: Final = 10
+_OTHERS: Final = 12
 """Lines that are no rows of iterations, at most, without firings."""
+
+
+class Iterations:
+    """The part of the view that changes only with a commit; what it looks like is kept, since it is drawn often.
+
+    Args:
+        standing: The run.
+    """
+
+    def __init__(self, standing: Standing) -> None:
+        self._standing = standing
+        self._kept: tuple[object, list[Segment]] | None = None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        place = options.max_width, options.encoding, console.size.height
+        if self._kept is None or self._kept[0] != place:
+            parts = self._parts(options.max_width, console.size.height, plain=options.ascii_only)
+            self._kept = place, list(console.render(Group(*parts), options))
+        yield from self._kept[1]
+
+    def _parts(self, width: int, height: int, *, plain: bool) -> Iterator[RenderableType]:
+        cut: OverflowMethod = "crop" if plain else "ellipsis"
+        firings = list(self._standing.firings)[-_FIRINGS:]
+        room = max(1, height - _OTHERS - len(firings))
+        if self._rows:
+            yield self._table(room, width, plain=plain)
+            if len(self._rows) > room and width >= MIDDLE and not plain:
+                yield from self._trend(width)
+        for firing in firings:
+            text = f"iteration {firing.iteration}: guard {firing.guard} ({firing.action}): {firing.message}"
+            yield Text(visible(text).replace("\n", " "), style="yellow", overflow=cut, no_wrap=True)
+
+    @property
+    def _rows(self) -> list[IterationRow]:
+        """Those that say something already."""
+        return [row for row in self._standing.rows if row.reward is not None or row.balanced_accuracy is not None]
+
+    def _table(self, room: int, width: int, *, plain: bool) -> Table:
+        """Reward beside truth, and what guards said."""
+        gauge = 0 if width < MIDDLE else 15 if width < WIDE else 41
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, expand=True)
+        table.add_column("iter", justify="right", no_wrap=True, vertical="bottom")
+        table.add_column("reward", justify="right", no_wrap=True, vertical="bottom")
+        table.add_column("truth: balanced\naccuracy [95 %]", no_wrap=True, vertical="bottom", min_width=19)
+        if gauge:
+            legend = "truth t, rew. r" if plain else "●truth  ○reward"
+            table.add_column(
+                f"{legend:^{gauge}}\n0{'chance':^{gauge - 2}}1", no_wrap=True, vertical="bottom", width=gauge
+            )
+        table.add_column("called\nfeasible", justify="right", no_wrap=True, vertical="bottom")
+        table.add_column("", no_wrap=True, overflow="crop" if plain else "ellipsis", ratio=1)
+        before = None
+        lines = []
+        for row in self._rows:
+            cells = [Text(str(row.iteration)), _reward(row, before), _truth(row, before)]
+            if gauge:
+                cells.append(_gauge(row, gauge, plain=plain))
+            cells += [Text("-" if row.called_feasible is None else f"{row.called_feasible:.2f}"), self._notes(row)]
+            lines.append((row.iteration, cells))
+            before = row if row.balanced_accuracy is not None else before
+        for cells in _chosen(lines, room, self._standing.best):
+            table.add_row(*cells)
+        return table
+
+    def _notes(self, row: IterationRow) -> Text:
+        """What else is to be said of an iteration."""
+        words = [("warm-up", "dim")] if row.warmup else []
+        words += [("best", "green")] if row.iteration == self._standing.best else []
+        fired = dict.fromkeys(item.guard for item in self._standing.firings if item.iteration == row.iteration)
+        words += [(visible(guard), "yellow") for guard in fired]
+        return Text(", ").join(Text(word, style=style) for word, style in words)
+
+    def _trend(self, width: int) -> Iterator[Text]:
+        """Reward and truth of all iterations on one scale, where there is no room for a row each."""
+        both = [row for row in self._standing.rows if row.reward is not None and row.balanced_accuracy is not None]
+        if not both:
+            return
+        both = both[-(width - 50) :]
+        span = f"{both[0].iteration} to {both[-1].iteration}, from 0 to 1"
+        yield Text(f"reward {_spark([row.reward or 0.0 for row in both])}  iterations {span}", style="dim")
+        yield Text(f"truth  {_spark([row.balanced_accuracy or 0.0 for row in both])}", style="bold")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,28 +118,16 @@ class RunView:
     """The stage under way."""
     note: str = ""
     """Something to be said of it, such as who does it."""
+    iterations: Iterations | None = None
+    """The iterations of the same standing, where that is drawn often."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width, plain = options.max_width, options.ascii_only
-        cut: OverflowMethod = "crop" if plain else "ellipsis"
+        cut: OverflowMethod = "crop" if options.ascii_only else "ellipsis"
         yield self._head(cut)
-        yield self._bars(width)
+        yield self._bars(options.max_width)
         if self.note:
             yield Text(visible(self.note), style="dim", overflow=cut, no_wrap=True)
-        firings = list(self.standing.firings)[-_FIRINGS:]
-        room = max(1, console.size.height - _OTHERS - len(firings))
-        if self._rows:
-            yield self._iterations(room, width, plain=plain)
-            if len(self._rows) > room and width >= MIDDLE and not plain:
-                yield from self._trend(width)
-        for firing in firings:
-            text = f"iteration {firing.iteration}: guard {firing.guard} ({firing.action}): {firing.message}"
-            yield Text(visible(text).replace("\n", " "), style="yellow", overflow=cut, no_wrap=True)
-
-    @property
-    def _rows(self) -> list[IterationRow]:
-        """Those that say something already."""
-        return [row for row in self.standing.rows if row.reward is not None or row.balanced_accuracy is not None]
+        yield self.iterations or Iterations(self.standing)
 
     def _head(self, cut: OverflowMethod) -> Text:
         standing, now = self.standing, self.progress
@@ -97,51 +167,6 @@ class RunView:
         for line in lines:
             grid.add_row(*(line[column] for column in shown))
         return grid
-
-    def _iterations(self, room: int, width: int, *, plain: bool) -> Table:
-        """Reward beside truth, and what guards said."""
-        gauge = 0 if width < MIDDLE else 15 if width < WIDE else 41
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, expand=True)
-        table.add_column("iter", justify="right", no_wrap=True, vertical="bottom")
-        table.add_column("reward", justify="right", no_wrap=True, vertical="bottom")
-        table.add_column("truth: balanced\naccuracy [95 %]", no_wrap=True, vertical="bottom", min_width=19)
-        if gauge:
-            legend = "truth t, rew. r" if plain else "●truth  ○reward"
-            table.add_column(
-                f"{legend:^{gauge}}\n0{'chance':^{gauge - 2}}1", no_wrap=True, vertical="bottom", width=gauge
-            )
-        table.add_column("called\nfeasible", justify="right", no_wrap=True, vertical="bottom")
-        table.add_column("", no_wrap=True, overflow="crop" if plain else "ellipsis", ratio=1)
-        before = None
-        lines = []
-        for row in self._rows:
-            cells = [Text(str(row.iteration)), _reward(row, before), _truth(row, before)]
-            if gauge:
-                cells.append(_gauge(row, gauge, plain=plain))
-            cells += [Text("-" if row.called_feasible is None else f"{row.called_feasible:.2f}"), self._notes(row)]
-            lines.append((row.iteration, cells))
-            before = row if row.balanced_accuracy is not None else before
-        for cells in _chosen(lines, room, self.standing.best):
-            table.add_row(*cells)
-        return table
-
-    def _notes(self, row: IterationRow) -> Text:
-        """What else is to be said of an iteration."""
-        words = [("warm-up", "dim")] if row.warmup else []
-        words += [("best", "green")] if row.iteration == self.standing.best else []
-        fired = dict.fromkeys(item.guard for item in self.standing.firings if item.iteration == row.iteration)
-        words += [(visible(guard), "yellow") for guard in fired]
-        return Text(", ").join(Text(word, style=style) for word, style in words)
-
-    def _trend(self, width: int) -> Iterator[Text]:
-        """Reward and truth of all iterations on one scale, where there is no room for a row each."""
-        both = [row for row in self.standing.rows if row.reward is not None and row.balanced_accuracy is not None]
-        if not both:
-            return
-        both = both[-(width - 50) :]
-        span = f"{both[0].iteration} to {both[-1].iteration}, from 0 to 1"
-        yield Text(f"reward {_spark([row.reward or 0.0 for row in both])}  iterations {span}", style="dim")
-        yield Text(f"truth  {_spark([row.balanced_accuracy or 0.0 for row in both])}", style="bold")
 
 
 def _bar(fraction: float | None) -> ProgressBar:

@@ -13,7 +13,7 @@ from rich.live import Live
 from flows.cli.console import is_live, out, printable, stage_line
 from flows.cli.describe import Seen, Watched, sentence
 from flows.cli.guarding import firing_line
-from flows.cli.view import RunView
+from flows.cli.view import Iterations, RunView
 from knowrl_core.errors import ArtifactError
 from knowrl_core.report import StageProgress, Standing
 from tasks.summary import counts, rough_duration, stage_summary
@@ -58,7 +58,15 @@ def is_over(item: dict[str, Any]) -> bool:
 
 def _drawn(watched: Watched) -> Seen:
     with Live(console=out, transient=True, auto_refresh=False, vertical_overflow="crop") as live:
-        last = _told(watched, lambda seen: live.update(RunView(seen.standing, seen.progress, seen.note), refresh=True))
+        shown: tuple[Standing, Iterations] | None = None
+
+        def draw(seen: Seen) -> None:
+            nonlocal shown
+            if shown is None or shown[0] is not seen.standing:
+                shown = seen.standing, Iterations(seen.standing)
+            live.update(RunView(seen.standing, seen.progress, seen.note, shown[1]), refresh=True)
+
+        last = _told(watched, draw)
     out.print(RunView(last.standing, None))
     return last
 

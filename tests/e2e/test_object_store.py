@@ -124,8 +124,6 @@ def test_the_whole_life_of_a_run(tmp_path, home, store, call, uninterrupted):
     listed = json.loads(call("second", "status", "--json").stdout)
     assert [(item["name"], item["state"]) for item in listed] == [("other", "completed"), ("smoke", "completed")]
 
-    assert not files.exists(f"{URL}/smoke/.progress.json"), "a run that has ended goes on for those who watch"
-
     # verify reads the store; damage there is found, and repaired
     assert json.loads(call("second", "verify", "smoke", "--json").stdout)["problems"] == []
     bent = f"{URL}/smoke/iterations/002/classify/verdicts.parquet"
