@@ -1,28 +1,15 @@
-"""What the Prefect UI shows of a run beside its tasks: a table of iterations, and where its report is."""
+"""What the Prefect UI shows beside what a run keeps up to date: tables of a study or evaluation, and the report."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from knowrl_core.guards import Stop
+from flows.run_artifacts import artifact_key
 from knowrl_core.report.markdown import code, plain
 from tasks.context import RunContext
-from tasks.progress import Reporter
+from tasks.reporter import Reporter
 from tasks.run_report import Written, report_run
-from tasks.summary import titled_rows
-
-
-def publish(ctx: RunContext, stop: Stop | None) -> None:
-    """Store the table of iterations.
-
-    Args:
-        ctx: The run.
-        stop: Why a guard ended it, if one did.
-    """
-    end = f". Stopped after iteration {stop.iteration}: {stop.reason}" if stop else ""
-    description = f"Iterations of run {ctx.config.run.name}{end}"
-    publish_table(titled_rows(ctx.history), _key(ctx), description, ctx.reporter)
 
 
 def publish_table(rows: Sequence[dict[str, Any]], key: str, description: str, reporter: Reporter) -> None:
@@ -47,7 +34,9 @@ def publish_report(ctx: RunContext) -> None:
         return
     ctx.reporter.message(f"report: {written.place}")
     try:
-        create_markdown_artifact(_markdown(written), key=f"{_key(ctx)}-report", description="What the run came to")
+        create_markdown_artifact(
+            _markdown(written), key=f"{artifact_key(ctx.config.run.name)}-report", description="What the run came to"
+        )
     except Exception as error:
         ctx.reporter.warning(f"Prefect does not take the report's link: {type(error).__name__}: {error}")
 
@@ -62,9 +51,3 @@ def _markdown(written: Written) -> str:
     if written.link:
         lines += [f"[Report in MLflow](<{written.link}>)", ""]
     return "\n".join([*lines, f"Report: {code(written.place)}"])
-
-
-def _key(ctx: RunContext) -> str:
-    """The run's name as Prefect's keys are: lower-case letters, digits and dashes."""
-    name = "".join(char if char.isascii() and char.isalnum() else "-" for char in ctx.config.run.name.lower())
-    return f"knowrl-{name.strip('-')}"

@@ -12,10 +12,11 @@ from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows.artifacts import publish, publish_report
+from flows.artifacts import publish_report
 from flows.dead_attempts import mark_crashed
 from flows.parameters import fields_of, overlaid, profile_of
 from flows.remote import check_places
+from flows.run_artifacts import RunArtifacts
 from knowrl_core.config import (
     RUN_NAME,
     Config,
@@ -135,8 +136,10 @@ def train(  # noqa: PLR0917 - a flow's parameters have names for whoever calls i
         _fork(resolved, fork)
     context = FlowRunContext.get()
     flow_run_id = str(context.flow_run.id) if context and context.flow_run else None
-    reporter = current_reporter()
-    with open_run(resolved, reporter, repair=repair, start=start, flow_run=flow_run_id) as ctx:
+    with (
+        RunArtifacts(current_reporter()) as reporter,
+        open_run(resolved, reporter, repair=repair, start=start, flow_run=flow_run_id) as ctx,
+    ):
         mark_crashed(ctx)
         keys = keys_of(resolved)
         pending = [key for key in keys if key not in ctx.history]
@@ -152,7 +155,7 @@ def train(  # noqa: PLR0917 - a flow's parameters have names for whoever calls i
             reporter.message(f"all {len(keys)} stages are committed; nothing to do")
         stop = stop or _do(ctx, pending, only or STAGES)
         ctx.stopped = stop is not None
-        publish(ctx, stop)
+        reporter.stop = stop
         if ctx.stopped or all(key in ctx.history for key in keys):
             publish_report(ctx)
         return {

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from knowrl_core.config import Config
 from knowrl_core.engines import GenerationEngine
+from knowrl_core.engines.counted import CountedEngine
 from knowrl_core.engines.kept import KeptEngine
 from knowrl_core.errors import ArtifactError, StageError
 from knowrl_core.guards import DECISION, Decision, parent_of, read_decision
@@ -20,7 +21,7 @@ from knowrl_core.storage.tables import REPAIR_HINT, read_table
 from knowrl_core.storage.verify import EXTERNAL
 from knowrl_core.worker import EngineSpec, WorkerPool
 from tasks.prepare import Inputs
-from tasks.progress import Reporter
+from tasks.reporter import Reporter
 from tasks.starting import is_warmup
 from tasks.tracking import Tracker
 
@@ -162,7 +163,7 @@ class RunContext:
             "policy": spec.policy,
         }
         return KeptEngine(
-            self.worker.engine(spec),
+            CountedEngine(self.worker.engine(spec), self.reporter.add_tokens),
             self.paths.kept(key),
             shard=self.config.engine.shard,
             identity=identity,

@@ -42,7 +42,7 @@ from tasks.guarding import ask_guards
 from tasks.judging import SetJudge, engine_of
 from tasks.labelled_sets import FROZEN, PROBE, benchmark_refs, configured_sets
 from tasks.prepare import Inputs, prepare
-from tasks.progress import Reporter
+from tasks.reporter import Reporter
 from tasks.stage import Stage, engine_slice, stage_task, verdict_slice
 from tasks.update import ROLLOUTS, TRAINING
 

@@ -14,7 +14,7 @@ from knowrl_core.storage.schemas import PredictionRecord, VerdictRecord
 from knowrl_core.verdicts import expected_steps, judge_tasks
 from knowrl_core.worker import EngineSpec, WorkerPool
 from tasks.prepare import Inputs
-from tasks.progress import Reporter
+from tasks.reporter import Reporter
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from knowrl_core.config import Config
 from knowrl_core.errors import OtherVersionError, StageError
+from knowrl_core.report.note import ProgressNote
 from knowrl_core.storage.layout import MAX_ITERATIONS, UPDATE, RunPaths, StageKey, stage_keys
 from knowrl_core.storage.roots import run_paths, writer_of
 from knowrl_core.storage.run_file import RunFile, now
@@ -16,7 +17,7 @@ from knowrl_core.worker.process import signals_held
 from tasks.context import RunContext
 from tasks.interruption import is_interruption
 from tasks.prepare import check_folder, prepare
-from tasks.progress import Reporter
+from tasks.reporter import MeteredReporter, OpenedRun, Reporter
 from tasks.retention import apply_retention
 from tasks.starting import check_start, keys_of, missing_policies
 from tasks.tracking import Tracker
@@ -47,6 +48,7 @@ def open_run(
         RunLockedError: Another process has it open.
         ArtifactError: An artifact is damaged and ``repair`` is off.
     """
+    reporter = MeteredReporter(reporter)
     inputs = prepare(config)
     paths = run_paths(config.run.root, config.run.name)
     check_folder(paths)
@@ -87,7 +89,9 @@ def open_run(
         try:
             tracker.open(ctx.history)
             apply_retention(ctx)
-            yield ctx
+            reporter.opened(OpenedRun(paths, keys, ctx.history))
+            with ProgressNote(paths, reporter.meter.read):
+                yield ctx
             outcome = "stopped" if ctx.stopped else "completed"
         except BaseException as error:
             if is_interruption(error) or not isinstance(error, Exception):

@@ -1,87 +1,33 @@
-"""Who is told how a run goes: a terminal, plain lines, or Prefect's logger."""
+"""Prefect's logger as a reporter, and the terminal that is told as well."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
 from knowrl_core.storage.layout import StageKey
+from tasks.reporter import ForwardingReporter, Reporter, SilentReporter
 
 
-class Reporter(Protocol):
-    """Receives what happens in a run. Texts are plain: whoever renders them escapes them."""
-
-    def message(self, text: str) -> None:
-        """Something worth a line."""
-        ...
-
-    def warning(self, text: str) -> None:
-        """Something that the user should look at."""
-        ...
-
-    def begin(self, key: StageKey) -> None:
-        """A stage starts."""
-        ...
-
-    def advance(self, done: int, total: int) -> None:
-        """The stage has done so much of its work."""
-        ...
-
-    def end(self, key: StageKey, summary: str | None) -> None:
-        """A stage is committed (with its summary), or has failed (None)."""
-        ...
-
-
-class SilentReporter:
-    """Says nothing; also the base for reporters that say little."""
-
-    def message(self, text: str) -> None:
-        """Ignore."""
-
-    def warning(self, text: str) -> None:
-        """Ignore."""
-
-    def begin(self, key: StageKey) -> None:
-        """Ignore."""
-
-    def advance(self, done: int, total: int) -> None:
-        """Ignore."""
-
-    def end(self, key: StageKey, summary: str | None) -> None:
-        """Ignore."""
-
-
-class PrefectReporter(SilentReporter):
+class PrefectReporter(ForwardingReporter):
     """Writes to the logger of the current flow or task run, so that the Prefect UI shows it; then tells another one."""
-
-    def __init__(self, also: Reporter | None = None) -> None:
-        self._also = also or SilentReporter()
 
     def message(self, text: str) -> None:
         """Log it."""
         self._log(text)
-        self._also.message(text)
+        super().message(text)
 
     def warning(self, text: str) -> None:
         """Log it as a warning."""
         self._log(text, warning=True)
-        self._also.warning(text)
-
-    def begin(self, key: StageKey) -> None:
-        """Pass it on; Prefect shows running tasks itself."""
-        self._also.begin(key)
-
-    def advance(self, done: int, total: int) -> None:
-        """Pass it on."""
-        self._also.advance(done, total)
+        super().warning(text)
 
     def end(self, key: StageKey, summary: str | None) -> None:
         """Log the summary."""
         if summary:
             self._log(f"{key}: {summary}")
-        self._also.end(key, summary)
+        super().end(key, summary)
 
     def _log(self, text: str, *, warning: bool = False) -> None:
         try:
@@ -107,4 +53,4 @@ def terminal(reporter: Reporter) -> Iterator[None]:
 
 def current_reporter() -> Reporter:
     """Prefect's logger, and the terminal if there is one."""
-    return PrefectReporter(_terminal)
+    return PrefectReporter(_terminal or SilentReporter())

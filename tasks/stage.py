@@ -57,6 +57,7 @@ def execute(stage: Stage, ctx: RunContext, key: StageKey) -> Manifest:
         try:
             stage.body(ctx, key, writer)
             manifest = writer.commit()
+            ctx.history[key] = manifest
             shutil.rmtree(ctx.paths.kept(key), ignore_errors=True)
         except BaseException:
             writer.discard()
@@ -66,8 +67,7 @@ def execute(stage: Stage, ctx: RunContext, key: StageKey) -> Manifest:
     finally:
         if stage.uses_model and not ctx.config.engine.warm:
             ctx.worker.close()
-        ctx.reporter.end(key, stage_summary(manifest) if manifest else None)
-    ctx.history[key] = manifest
+        ctx.reporter.end(key, stage_summary(manifest, ctx.history) if manifest else None)
     ctx.tracker.log_stage(key, manifest)
     return manifest
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from knowrl_core.report import IterationRow, iteration_rows
+from knowrl_core.report import IterationRow, StageProgress, iteration_rows, probe_scores
 from knowrl_core.report.scale import duration
 from knowrl_core.storage.layout import CLASSIFY, CONSENSUS, EVALUATE, GENERATE, UPDATE, StageKey
 from knowrl_core.storage.manifest import Manifest
@@ -20,10 +20,11 @@ COLUMNS = (
 )
 """Title and field of each column of the iterations' table. Label balance is the share called feasible on the probe."""
 
+REWARD = "mean_reward"
 _SHOWN = {
     GENERATE: ("parsed", "kept"),
     CLASSIFY: ("tasks", "verdicts", "label_mass/mean"),
-    CONSENSUS: ("mean_reward", "mean_share", "trained", "pool_size"),
+    CONSENSUS: (REWARD, "mean_share", "trained", "pool_size"),
     UPDATE: ("steps", "loss/mean", "kl/mean", "grad_norm/mean"),
     EVALUATE: ("frozen/agreement", "probe/accuracy", "probe/balanced_accuracy", "probe/f1", "guards/fired"),
 }
@@ -38,6 +39,8 @@ def cells(row: IterationRow) -> list[str]:
             texts.append(f"{value} (warm-up)" if row.warmup else str(value))
         elif name == "seconds":
             texts.append(duration(value))
+        elif name == "reward" and row.probe_accuracy is None and row.balanced_accuracy is None:
+            texts.append("-")  # no reward without the truth beside it, which is measured next
         else:
             texts.append("-" if value is None else f"{value:.3f}")
     return texts
@@ -49,11 +52,42 @@ def titled_rows(history: Mapping[StageKey, Manifest]) -> list[dict[str, str]]:
     return [dict(zip(titles, cells(row), strict=True)) for row in iteration_rows(history)]
 
 
-def stage_summary(manifest: Manifest) -> str:
-    """The most telling metrics of a stage on one line."""
+def stage_summary(manifest: Manifest, history: Mapping[StageKey, Manifest]) -> str:
+    """The most telling metrics of a stage, and its time, on one line.
+
+    Args:
+        manifest: The stage.
+        history: The run's stages so far.
+    """
+    return ", ".join([*key_metrics(manifest, history), duration(manifest.seconds)])
+
+
+def key_metrics(manifest: Manifest, history: Mapping[StageKey, Manifest]) -> list[str]:
+    """The most telling metrics of a stage. A reward has the truth beside it: what the last evaluation before it found.
+
+    Args:
+        manifest: The stage.
+        history: The run's stages.
+    """
     shown = [name for name in _SHOWN[manifest.stage] if name in manifest.metrics]
     parts = [f"{name} {_number(manifest.metrics[name])}" for name in shown]
-    return ", ".join([*parts, duration(manifest.seconds)])
+    if REWARD in shown:
+        scores = {number: score for number, score in probe_scores(history).items() if number < manifest.iteration}
+        truth = f"{_number(scores[max(scores)])} in iteration {max(scores)}" if scores else "not known yet"
+        place = shown.index(REWARD)
+        parts[place] += f" (truth: balanced_accuracy {truth})"
+    return parts
+
+
+def counts(now: StageProgress) -> str:
+    """Items done of all, in words; empty before there are any."""
+    if not now.total:
+        return ""
+    if now.phase == "save":
+        return "saving"
+    units = {"reference": "passes of the reference", "policy": "passes", "train": "steps"}
+    unit = units.get(now.phase) or ("calls" if now.key.stage == GENERATE else "prompts")
+    return f"{now.done}/{now.total} {unit}"
 
 
 def _number(value: float) -> str:

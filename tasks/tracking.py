@@ -14,7 +14,7 @@ from knowrl_core.config import Config, redacted
 from knowrl_core.storage.layout import RunPaths, StageKey
 from knowrl_core.storage.manifest import Manifest
 from knowrl_core.storage.run_file import RunFile
-from tasks.progress import Reporter
+from tasks.reporter import Reporter
 from tasks.system_metrics import Point, SystemMetrics
 
 if TYPE_CHECKING:

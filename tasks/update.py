@@ -14,6 +14,7 @@ from knowrl_core.storage.layout import CLASSIFY, CONSENSUS, CONSENSUS_TABLE, UPD
 from knowrl_core.storage.manifest import FileRef
 from knowrl_core.storage.retention import CHECKPOINT
 from knowrl_core.storage.schemas import ConsensusRecord, RolloutRecord, StepRecord, VerdictRecord
+from knowrl_core.worker.messages import Progress
 from tasks.classify import ANCHORS, VERDICTS
 from tasks.consensus import optional_refs
 from tasks.context import RunContext
@@ -88,7 +89,12 @@ def run_job(ctx: RunContext, writer: StageWriter, job: UpdateJob, policy: int) -
         policy: The iteration that the job starts from.
     """
     job = job.model_copy(update={"snapshot_dir": ctx.paths.kept(writer.key), "snapshot_key": writer.signature})
-    answer = ctx.worker.update(ctx.engine_spec(policy), job.model_dump(mode="json"), progress=ctx.reporter.advance)
+
+    def progress(now: Progress) -> None:
+        ctx.reporter.add_tokens(now.tokens)
+        ctx.reporter.advance(now.done, now.total, now.phase)
+
+    answer = ctx.worker.update(ctx.engine_spec(policy), job.model_dump(mode="json"), progress=progress)
     result = UpdateResult.model_validate(answer)
     writer.write(ROLLOUTS, RolloutRecord, result.rollouts)
     writer.write(TRAINING, StepRecord, result.steps)

@@ -1,19 +1,29 @@
 """How measurements are shown: a bar with throughput, tables, JSON."""
 
 import dataclasses
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any, Self
 
 from rich import box
-from rich.progress import ProgressColumn, Task
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
-from flows.cli.console import TerminalReporter, out, printable
+from flows.cli.console import LineReporter, err, is_live, out, printable
 from knowrl_core.evaluation import Assessment, Benchmark
 from knowrl_core.evaluation.controls import CONTROLS
-from knowrl_core.storage.layout import StageKey
 from knowrl_core.storage.schemas import MetricRecord
 
 
@@ -24,7 +34,7 @@ class _Speed(ProgressColumn):
         return Text("" if task.speed is None else f"{task.speed:.1f} prompts/s")
 
 
-class JudgingBar(TerminalReporter):
+class JudgingBar(LineReporter):
     """A reporter that shows one bar with throughput; without a terminal, a line now and then.
 
     Args:
@@ -33,7 +43,20 @@ class JudgingBar(TerminalReporter):
     """
 
     def __init__(self, title: str, every: float = 15.0) -> None:
-        super().__init__(_Speed())
+        super().__init__()
+        self._live = is_live(err, sys.stderr)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Speed(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=err,
+            transient=True,
+            disable=not self._live,
+        )
         self._every, self._started, self._said = every, time.monotonic(), time.monotonic()
         self._whole = self._progress.add_task(printable(title), total=None)
 
@@ -41,13 +64,10 @@ class JudgingBar(TerminalReporter):
         self._progress.start()
         return self
 
-    def begin(self, key: StageKey) -> None:
-        """There are no stages here."""
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
 
-    def end(self, key: StageKey, summary: str | None) -> None:
-        """There are no stages here."""
-
-    def advance(self, done: int, total: int) -> None:
+    def advance(self, done: int, total: int, phase: str = "") -> None:  # noqa: ARG002 - there is one phase
         """Move the bar."""
         self._progress.update(self._whole, completed=done, total=total)
         now = time.monotonic()

@@ -1,28 +1,20 @@
 """The terminal: tables, errors, and progress of a run. Whatever comes from data is escaped."""
 
+import os
 import sys
 from collections.abc import Sequence
-from typing import Self
+from contextlib import AbstractContextManager, nullcontext
+from typing import Self, TextIO
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
 from knowrl_core.errors import KnowrlError
 from knowrl_core.report import IterationRow
 from knowrl_core.storage.layout import StageKey
+from tasks.reporter import SilentReporter
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -37,7 +29,28 @@ def print_error(error: KnowrlError) -> None:
 
 def printable(text: str) -> str:
     """Text from anywhere as Rich can print it: markup escaped, control characters shown as such."""
-    return escape("".join(char if char.isprintable() or char == "\n" else f"\\x{ord(char):02x}" for char in text))
+    return escape(visible(text))
+
+
+def visible(text: str) -> str:
+    """Text from anywhere with its control characters shown as such; for a place where markup means nothing."""
+    return "".join(char if char.isprintable() or char == "\n" else f"\\x{ord(char):02x}" for char in text)
+
+
+def is_live(console: Console, stream: TextIO) -> bool:
+    """Whether a console's lines can be drawn again: it is a terminal, not a dumb one, and no log of a CI system."""
+    ci = os.environ.get("CI", "").lower() not in {"", "0", "false"}
+    return stream.isatty() and console.is_interactive and not console.is_dumb_terminal and not ci
+
+
+def stage_line(key: StageKey, summary: str) -> str:
+    """A stage that is done, as markup."""
+    return f"[cyan]{key!s:<14}[/] {printable(summary)}"
+
+
+def waiting(text: str) -> AbstractContextManager[object]:
+    """Something that moves while nothing else can be shown; on a terminal only."""
+    return err.status(printable(text)) if is_live(err, sys.stderr) else nullcontext()
 
 
 def iterations_table(rows: Sequence[IterationRow], title: str) -> Table:
@@ -53,61 +66,32 @@ def iterations_table(rows: Sequence[IterationRow], title: str) -> Table:
     return table
 
 
-class TerminalReporter:
-    """Shows a run on a terminal: a bar for the running stage, and a line for each that is done.
-
-    Without a terminal only the lines are printed.
+class LineReporter(SilentReporter):
+    """Prints a line for each stage that is done, and whatever else is worth one.
 
     Args:
-        columns: More columns of the bar, before the times.
+        quiet: Only warnings.
     """
 
-    def __init__(self, *columns: ProgressColumn) -> None:
-        self._live = sys.stderr.isatty()
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            *columns,
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=err,
-            transient=True,
-            disable=not self._live,
-        )
-        self._bar: TaskID | None = None
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        """There is nothing to end."""
 
     def message(self, text: str) -> None:
         """Print a line."""
-        err.print(printable(text), soft_wrap=True)
+        if not self._quiet:
+            err.print(printable(text), soft_wrap=True)
 
     def warning(self, text: str) -> None:
         """Print a warning."""
         err.print(f"[yellow]warning:[/] {printable(text)}", soft_wrap=True)
 
-    def begin(self, key: StageKey) -> None:
-        """Show a bar."""
-        if self._live:
-            self._bar = self._progress.add_task(str(key), total=None)
-            self._progress.start()  # not before: nothing would be redrawn ten times a second
-
-    def advance(self, done: int, total: int) -> None:
-        """Move the bar."""
-        if self._bar is not None:
-            self._progress.update(self._bar, completed=done, total=total)
-
     def end(self, key: StageKey, summary: str | None) -> None:
-        """Replace the bar by a line."""
-        if self._bar is not None:
-            self._progress.stop()
-            self._progress.remove_task(self._bar)
-            self._bar = None
-        if summary is not None:
-            err.print(f"[cyan]{key!s:<14}[/] {printable(summary)}", soft_wrap=True)
+        """Print the summary."""
+        if summary is not None and not self._quiet:
+            err.print(stage_line(key, summary), soft_wrap=True)

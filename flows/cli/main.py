@@ -21,7 +21,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 a stage failed, 2 wrong input (nothing was created), 3 the run is held by another "
-    "process, 4 a damaged artifact, 130 interrupted.",
+    "process, 4 a damaged artifact, 130 interrupted. "
+    "`status --watch`: 0 the run completed or a guard stopped it, 1 it did not.",
 )
 
 

@@ -3,6 +3,7 @@
 import os
 import shlex
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -10,9 +11,10 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.console import TerminalReporter, err, iterations_table, out, printable
+from flows.cli.console import err, is_live, iterations_table, out, printable, waiting
 from flows.cli.environment import prepare_environment, start_server
 from flows.cli.guarding import stopped
+from flows.cli.live import SHOW_CURSOR, run_reporter
 from flows.cli.machine import confirmed, named
 from flows.cli.options import (
     EXIT_INTERRUPTED,
@@ -34,15 +36,24 @@ from knowrl_core.storage.verify import committed_manifests
 from tasks.starting import keys_of
 
 RepairOption = Annotated[bool, typer.Option("--repair", help="Do damaged stages, and what follows from them, again.")]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Show neither the live view nor a line for each stage, only warnings.")
+]
 
 
-def run(config: ConfigOption = DEFAULT_PROFILE, set_: SetOption = None, repair: RepairOption = False) -> None:
+def run(
+    config: ConfigOption = DEFAULT_PROFILE,
+    set_: SetOption = None,
+    repair: RepairOption = False,
+    quiet: QuietOption = False,
+) -> None:
     """Start a run, or go on with it if a run of that name exists."""
-    go(named(load_config(config, set_ or [])), repair=repair)
+    go(named(load_config(config, set_ or [])), repair=repair, quiet=quiet)
 
 
 def resume(
     run: RunArgument,
+    *,
     config: Annotated[
         str | None,
         typer.Option("--config", "-c", help="Take this profile or YAML file instead of the run's own config."),
@@ -57,25 +68,27 @@ def resume(
             help="Go back to this stage: it and what follows are removed and done again (`knowrl fork` keeps both).",
         ),
     ] = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Go on with a run at its first stage that is not committed, or at an earlier one."""
     if start is not None:
         StageKey.parse(start)
     paths = locate(run, set_, config or DEFAULT_PROFILE)
     if config is None:
-        go(confirmed(paths, set_), repair=repair, start=start)
+        go(confirmed(paths, set_), repair=repair, start=start, quiet=quiet)
     else:
         place = [f"run.root={paths.location}", f"run.name={paths.name}"]
-        go(named(load_config(config, [*(set_ or []), *place])), repair=repair, start=start)
+        go(named(load_config(config, [*(set_ or []), *place])), repair=repair, start=start, quiet=quiet)
 
 
-def go(config: Config, *, repair: bool = False, start: str | None = None) -> None:
+def go(config: Config, *, repair: bool = False, start: str | None = None, quiet: bool = False) -> None:
     """Start or go on with a run in this process, and show how it ended.
 
     Args:
         config: Its config.
         repair: Do damaged stages again.
         start: A stage to go back to.
+        quiet: Show warnings and the end only.
     """
     prepare_environment()
     config = anchored(config)
@@ -92,7 +105,7 @@ def go(config: Config, *, repair: bool = False, start: str | None = None) -> Non
     err.print(f"run [bold]{printable(config.run.name)}[/] in {printable(paths.shown)}", soft_wrap=True)
     with (
         ended_in_order(lambda error: _explain(error, paths), lambda: _what_stands(paths)),
-        TerminalReporter() as reporter,
+        run_reporter(quiet=quiet) as reporter,
         terminal(reporter),
     ):
         train(config=Config.model_validate(config.model_dump()), repair=repair, from_stage=start)
@@ -114,7 +127,8 @@ def ended_in_order(explain: Callable[[Exception], Exception], what_stands: Calla
 
     _catch_signals()
     try:
-        start_server()
+        with waiting("starting Prefect"):
+            start_server()
         yield
     except BaseException as error:
         if is_interruption(error):
@@ -178,6 +192,8 @@ def _catch_signals() -> None:
         if came == 1:
             raise KeyboardInterrupt
         if came > 2:
+            if is_live(err, sys.__stderr__ or sys.stderr):
+                os.write(2, SHOW_CURSOR)
             os._exit(EXIT_INTERRUPTED)  # as safe as kill -9; the model worker ends with this process
         os.write(2, b"\nstopping; once more ends it at once\n")  # a handler may not print through Rich
 

@@ -7,8 +7,9 @@ import typer
 from rich import box
 from rich.table import Table
 
-from flows.cli.console import TerminalReporter, out, printable
+from flows.cli.console import out, printable
 from flows.cli.environment import prepare_environment
+from flows.cli.live import run_reporter
 from flows.cli.machine import named
 from flows.cli.options import SetOption, command
 from flows.cli.run import as_stage_error, ended_in_order
@@ -33,7 +34,7 @@ def study(
             lambda error: as_stage_error(error, again),
             lambda: f"what is committed stands. Go on with: [bold]{printable(again)}[/]",
         ),
-        TerminalReporter() as reporter,
+        run_reporter() as reporter,
         terminal(reporter),
     ):
         done = conduct(configs, lambda config: train(config=config))

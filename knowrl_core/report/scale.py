@@ -71,6 +71,14 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def rough_duration(seconds: float) -> str:
+    """``7 s``, ``3 min``, ``2 h 03 min``: of what nobody knows better."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
 def _step(rough: float) -> float:
     """The smallest of 1, 2, 2.5 and 5 times a power of ten that is not less."""
     power = 10.0 ** math.floor(math.log10(rough))

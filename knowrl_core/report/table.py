@@ -2,9 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from knowrl_core.storage.layout import CONSENSUS, EVALUATE, GENERATE, STAGES, UPDATE, StageKey
 from knowrl_core.storage.manifest import Manifest
+
+Interval = tuple[float, float]
+"""Lower and upper end of a 95 % bootstrap interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +32,19 @@ class IterationRow:
     """Time of all committed stages."""
     warmup: bool = False
     """It is the supervised warm-up."""
+    balanced_accuracy_interval: Interval | None = None
+    """Of the balanced accuracy, where it was read."""
 
 
-def iteration_rows(history: Mapping[StageKey, Manifest]) -> list[IterationRow]:
-    """One row for every iteration that has a committed stage."""
+def iteration_rows(
+    history: Mapping[StageKey, Manifest], intervals: Mapping[int, Interval] = MappingProxyType({})
+) -> list[IterationRow]:
+    """One row for every iteration that has a committed stage.
+
+    Args:
+        history: The committed stages.
+        intervals: Of the balanced accuracy on the probe, by iteration.
+    """
     rows = []
     for iteration in sorted({key.iteration for key in history}):
         stages = {stage: history.get(StageKey(iteration, stage)) for stage in STAGES}
@@ -49,6 +62,7 @@ def iteration_rows(history: Mapping[StageKey, Manifest]) -> list[IterationRow]:
                 called_feasible=evaluation.get("probe/called_feasible"),
                 seconds=sum(manifest.seconds for manifest in stages.values() if manifest),
                 warmup=iteration > 0 and stages[GENERATE] is None,
+                balanced_accuracy_interval=intervals.get(iteration),
             )
         )
     return rows

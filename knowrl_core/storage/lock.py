@@ -4,6 +4,8 @@ import json
 import os
 import socket
 import threading
+import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +14,7 @@ from typing import Any, Final, Self
 from filelock import FileLock, Timeout
 
 from knowrl_core.errors import RunLockedError
-from knowrl_core.storage.files import write_atomic
+from knowrl_core.storage.files import read_small, write_atomic
 
 BEAT: Final = 10.0
 """Seconds between two signs of life."""
@@ -89,6 +91,32 @@ def parse_record(text: str | bytes) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who writes to a run, as its record says."""
+
+    host: str
+    pid: int
+    started: str
+
+
+def holder_of(record: dict[str, Any]) -> Holder | None:
+    """The holder that a record names; None if it does not name one. A run directory may come from anybody."""
+    host, pid, started = (record.get(name) for name in ("host", "pid", "started"))
+    if not isinstance(host, str) or not isinstance(pid, int) or not isinstance(started, str):
+        return None
+    return Holder(host[:255], pid, started[:40])
+
+
+def read_holder(path: Path) -> Holder | None:
+    """The holder of a lock, as far as it is known.
+
+    Args:
+        path: The lock.
+    """
+    return holder_of(_read(path.with_name(path.name + ".json")))
+
+
 def describe(record: dict[str, Any]) -> str:
     """Host, pid and start of a holder, as far as they are known."""
     try:
@@ -114,8 +142,8 @@ def machine() -> str:
 
 def is_locked(path: Path) -> bool:
     """Whether some process writes to the run now."""
-    if not os.access(path, os.R_OK | os.W_OK):  # none, or somebody else's run, where only they can tell
-        return False
+    if not os.access(path, os.R_OK | os.W_OK):  # none, or somebody else's run, whose record must do
+        return _is_fresh(path.with_name(path.name + ".json"))
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
@@ -123,6 +151,14 @@ def is_locked(path: Path) -> bool:
         return True
     lock.release()
     return _lives_elsewhere(path.with_name(path.name + ".json"))
+
+
+def _is_fresh(holder: Path) -> bool:
+    """Whether a record was touched lately, by this machine's clock."""
+    try:
+        return time.time() - holder.stat().st_mtime < STALE
+    except OSError:
+        return False
 
 
 def _lives_elsewhere(holder: Path) -> bool:
@@ -143,6 +179,6 @@ def _lives_elsewhere(holder: Path) -> bool:
 
 def _read(holder: Path) -> dict[str, Any]:
     try:
-        return parse_record(holder.read_bytes())
+        return parse_record(read_small(holder, most=65_536))
     except OSError:
         return {}

@@ -113,11 +113,17 @@ class ObjectStore:
                 return []
         return sorted(posixpath.basename(item["name"]) for item in found if item["type"] == "directory")
 
-    def read(self, name: str) -> tuple[bytes, str, float] | None:
-        """Content, etag, and age in seconds by the store's own clock; None if there is no such object."""
+    def read(self, name: str, *, most: int | None = None) -> tuple[bytes, str, float] | None:
+        """Content, etag, and age in seconds by the store's own clock; None if there is no such object.
+
+        Args:
+            name: Its name.
+            most: Bytes of the content that are fetched; None fetches all.
+        """
+        part = {} if most is None else {"Range": f"bytes=0-{most - 1}"}
 
         async def get() -> tuple[dict[str, Any], bytes]:  # in one answer: the etag is that of this content
-            answer = await self._fs._call_s3("get_object", Bucket=self.bucket, Key=self._object(name))
+            answer = await self._fs._call_s3("get_object", Bucket=self.bucket, Key=self._object(name), **part)
             return answer, await answer["Body"].read()
 
         with self._explained(name):

@@ -8,7 +8,18 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from knowrl_core.errors import StageError
-from knowrl_core.storage.lock import BEAT, DEAD_MACHINE, STALE, RunLock, describe, held, own_record, parse_record
+from knowrl_core.storage.lock import (
+    BEAT,
+    DEAD_MACHINE,
+    STALE,
+    Holder,
+    RunLock,
+    describe,
+    held,
+    holder_of,
+    own_record,
+    parse_record,
+)
 from knowrl_core.storage.objects import ConflictError, ObjectStore
 
 LOCK: Final = ".lock.json"
@@ -125,5 +136,14 @@ class RemoteLock:
 
 def is_held(store: ObjectStore) -> bool:
     """Whether some process writes to the run now."""
+    return bool(_fresh_record(store))
+
+
+def read_remote_holder(store: ObjectStore) -> Holder | None:
+    """Who does, as far as it is known."""
+    return holder_of(_fresh_record(store))
+
+
+def _fresh_record(store: ObjectStore) -> dict[str, Any]:
     found = store.read(LOCK)
-    return found is not None and bool(parse_record(found[0])) and found[2] < STALE
+    return parse_record(found[0]) if found is not None and found[2] < STALE else {}

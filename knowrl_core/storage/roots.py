@@ -12,10 +12,10 @@ import platformdirs
 from knowrl_core.errors import RunLockedError
 from knowrl_core.storage.files import write_atomic
 from knowrl_core.storage.layout import RunPaths
-from knowrl_core.storage.lock import RunLock, is_locked
+from knowrl_core.storage.lock import Holder, RunLock, is_locked, read_holder
 from knowrl_core.storage.mirror import Mirror
 from knowrl_core.storage.objects import ObjectStore
-from knowrl_core.storage.remote_lock import RemoteLock, is_held
+from knowrl_core.storage.remote_lock import RemoteLock, is_held, read_remote_holder
 
 COPIES = "KNOWRL_WORKING_COPIES"
 """Environment variable: the folder for working copies, in the user's cache otherwise."""
@@ -98,6 +98,11 @@ def look(paths: RunPaths) -> RunPaths:
 def is_running(paths: RunPaths) -> bool:
     """Whether some process writes to the run now."""
     return is_locked(paths.lock_file) if paths.remote is None else is_held(paths.remote.store)
+
+
+def writer(paths: RunPaths) -> Holder | None:
+    """Who writes to the run, as far as it is known; only to be asked of a run that is running."""
+    return read_holder(paths.lock_file) if paths.remote is None else read_remote_holder(paths.remote.store)
 
 
 def _copy_id(folder: Path) -> str:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from knowrl_core.engines.base import ChooseRequest, ChooseResult, GenerateRequest, GenerateResult
 from knowrl_core.errors import StageError, WorkerDiedError
-from knowrl_core.worker.messages import EngineSpec, Reply, Request
+from knowrl_core.worker.messages import EngineSpec, Progress, Reply, Request
 from knowrl_core.worker.process import end, spawn, tail
 
 MODULE: Final = "knowrl_core.worker.server"
@@ -24,8 +24,8 @@ _DEFAULTS: Final = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
-OnProgress = Callable[[int, int], None]
-"""Called with done and total."""
+OnProgress = Callable[[Progress], None]
+"""Called as an update goes on."""
 
 
 class ModelWorker:
@@ -73,7 +73,7 @@ class ModelWorker:
         done: dict[str, Any] = {}
         for reply in self.ask(Request(op="update", engine=spec, job=job)):
             if reply.progress and progress:
-                progress(reply.progress.done, reply.progress.total)
+                progress(reply.progress)
             done = reply.done if reply.done is not None else done
         return done
 

@@ -72,6 +72,10 @@ class Progress(_Message):
 
     done: int
     total: int
+    phase: str = ""
+    """Part of the request that the counts are of."""
+    tokens: int = 0
+    """Tokens since the last such line."""
 
 
 class Reply(_Message):

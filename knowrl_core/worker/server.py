@@ -72,7 +72,8 @@ class Server:
         todo = UpdateJob.model_validate({**job, "device": pick_device(spec.device).type})
 
         def report(step: UpdateProgress) -> None:
-            self._send(Reply(progress=Progress(done=step.done, total=step.total)))
+            tokens = step.step.tokens if step.step else 0
+            self._send(Reply(progress=Progress(done=step.done, total=step.total, phase=step.phase, tokens=tokens)))
 
         run = run_distributed if todo.rl.trainer == "deepspeed" else run_update
         try:

@@ -77,6 +77,8 @@ def test_the_whole_life_of_a_run(tmp_path, home, store, call, uninterrupted):
     manifest = f"{URL}/smoke/iterations/001/consensus/manifest.json"
     wait_for(lambda: files.exists(manifest), process=process, what=manifest)
 
+    assert files.exists(f"{URL}/smoke/.progress.json"), "nobody elsewhere can see how far it is"
+
     # a second process is refused, on this machine and on another
     os.killpg(process.pid, signal.SIGSTOP)  # or it would be done by then
     for machine in ("second", "first"):

@@ -15,7 +15,7 @@ from knowrl_core.config import build_config, deep_merge
 from knowrl_core.storage.layout import STAGES, RunPaths, StageKey, stage_keys
 from knowrl_core.storage.run_file import ConfigChange, RunFile
 from knowrl_core.storage.verify import committed_manifests
-from tasks.progress import SilentReporter
+from tasks.reporter import SilentReporter
 from tasks.tracking import Tracker
 from tests.e2e.helpers import TINY, environment_of, in_stage, kill_group, knowrl, start, wait_for
 from tests.e2e.servers import Server
@@ -93,6 +93,8 @@ def finished(tmp_path_factory, home, prefect_server):
     done = knowrl(*command(root), home=home, check=0, PREFECT_API_URL=prefect_server)
     assert "alembic" not in done.stderr
     assert "INFO" not in done.stderr
+    assert "\x1b" not in done.stderr + done.stdout, "no view without a terminal"
+    assert done.stderr.count("(truth: balanced_accuracy ") == ITERATIONS, "a reward without the truth beside it"
     return Finished(root)
 
 

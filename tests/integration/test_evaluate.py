@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
 
 def evaluate(folder, out, *settings):
     from tasks.evaluate import evaluate_model
-    from tasks.progress import SilentReporter
+    from tasks.reporter import SilentReporter
 
     config = load_config(
         "cpu",

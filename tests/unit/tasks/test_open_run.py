@@ -11,7 +11,7 @@ from knowrl_core.storage.retention import has_checkpoint
 from knowrl_core.storage.run_file import RunFile
 from knowrl_core.storage.verify import verify_run
 from tasks.open_run import _remove, _repair
-from tasks.progress import SilentReporter
+from tasks.reporter import SilentReporter
 from tasks.retention import apply_retention
 from tasks.starting import missing_policies
 from tests.unit.knowrl_core.guards.runs import Run
