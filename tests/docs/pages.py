@@ -1,4 +1,4 @@
-"""The fenced blocks of README.md and docs/*.md, and what stands beside them.
+"""The fenced blocks of the documents, and what stands beside them.
 
 Every block says what it is: `sh` (commands), `python`, `yaml`, `diff`, or another language that nobody runs, such as
 `text`. Commands, Python and diffs are run by tests/e2e/test_documentation.py unless an HTML comment right before the
@@ -54,10 +54,8 @@ class Block:
 
 def pages() -> list[str]:
     """Paths of the documents in the repository."""
-    return [
-        "README.md",
-        *sorted(path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "docs").glob("*.md")),
-    ]
+    docs = sorted(path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "docs").glob("*.md"))
+    return ["README.md", "SECURITY.md", "seeds/README.md", *docs]
 
 
 def read(page: str) -> str:

@@ -7,6 +7,7 @@ from tests.docs.programs import WrongCommandError, check, check_inline, check_ya
 from tests.docs.shell import calls
 
 REPORT = "tests/docs/pages.py says how a block is marked"
+LANGUAGES = (*RUN, "yaml", "json", "text")
 
 
 def shown_files(found: list[Block]) -> dict[str, str]:
@@ -19,8 +20,9 @@ def problems(page: str, text: str) -> list[str]:
     files = shown_files(found)
     wrong = []
     for block in found:
-        if not block.language:
-            wrong.append(f"{block.place}: the block has no language: sh for commands, text for what is only shown")
+        if block.language not in LANGUAGES:
+            got = repr(block.language) if block.language else "no language"
+            wrong.append(f"{block.place}: got {got}, expected one of {LANGUAGES}: sh for commands, text to show")
         if block.note and block.note[0] == "run by":
             wrong += [f"{block.place}: {problem}" for problem in stale(block)]
         try:
@@ -131,6 +133,7 @@ def test_a_wrong_command_is_found(command, named):
         ("`knowrl rum`", "rum"),
         ("`knowrl resume RUN --frm 1/update`", "--frm"),
         ("```\nls\n```", "no language"),
+        ("```bash\nls\n```", "'bash'"),
         ("```yaml\nrl: {clipp: 0.1}\n```", "clipp"),
         ("<!-- run by: tests/e2e/test_nothing.py -->\n```sh\nknowrl status\n```", "not there"),
         ("<!-- run by: tests/e2e/test_fork.py::test_nothing -->\n```sh\nknowrl status\n```", "test_nothing"),
