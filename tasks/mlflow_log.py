@@ -21,7 +21,7 @@ from knowrl_core.config import Config
 from knowrl_core.guards import DECISION, find_stop, read_firings
 from knowrl_core.report import best_iteration
 from knowrl_core.storage.files import sha256_json
-from knowrl_core.storage.layout import CONSENSUS, EVALUATE, STAGES, UPDATE, RunPaths, StageKey
+from knowrl_core.storage.layout import CONSENSUS, EVALUATE, GENERATE, STAGES, UPDATE, RunPaths, StageKey
 from knowrl_core.storage.manifest import MANIFEST, Manifest
 from knowrl_core.storage.run_file import RunFile
 from tasks.mlflow_datasets import datasets_of, is_external
@@ -29,6 +29,7 @@ from tasks.mlflow_note import describe, describe_iteration
 from tasks.mlflow_params import config_of_iteration, log_params
 from tasks.mlflow_registry import Registry
 from tasks.mlflow_store import has_experiment, open_store, search_runs
+from tasks.mlflow_views import make_views
 from tasks.starting import keys_of
 from tasks.system_metrics import PREFIX, Point
 
@@ -60,6 +61,8 @@ HEADLINE = {
 GLANCE = "at_a_glance/"
 """MLflow shows sections in alphabetical order: this one comes first."""
 
+COLUMNS = [f"{GLANCE}{name}" for names in HEADLINE.values() for name in names.values()]
+
 BATCH = 1_000
 """Most metrics that MLflow takes at a time."""
 
@@ -88,6 +91,7 @@ class MlflowLog:
     def __init__(self, uri: str, config: Config, paths: RunPaths, run_file: RunFile) -> None:
         self._config, self._paths, self._run_file = config, paths, run_file
         self._client, self._experiment = open_store(uri, config.tracking.experiment)
+        make_views(self._client, self._experiment, COLUMNS)
         self._registry = Registry(self._client, config, paths, run_file)
         self.parent = ""
         """Id of the parent run."""
@@ -129,6 +133,7 @@ class MlflowLog:
         for iteration, child in self._children.items():
             if f"{STAGE_TAG}{EVALUATE}" not in child.tags:
                 self._client.log_batch(child.run_id, metrics=self._iteration_metrics(iteration, history))
+                self._log_inputs(child, iteration, history)
                 self._client.set_terminated(child.run_id, status)
         # The end of the last stage, so that starting a finished run again does not make it longer.
         last = max((_milliseconds(manifest.finished) for manifest in history.values()), default=None)
@@ -198,13 +203,10 @@ class MlflowLog:
         manifest = history[key]
         child = self._child(key.iteration, manifest)
         self._log_files(child, key, manifest)
-        inputs = datasets_of(self._paths, self._config, key, manifest)
-        if inputs:
-            self._client.log_inputs(child.run_id, inputs)
-        shared = [item for item in inputs if is_external(item)]
-        if shared:
-            self._client.log_inputs(self.parent, shared)
-        self._client.log_batch(self.parent, metrics=_metrics(key, manifest))
+        if key.iteration:
+            self._client.log_batch(self.parent, metrics=_metrics(key, manifest))
+        elif key.stage == EVALUATE:  # the first numbers of all are the most telling ones
+            self._client.log_batch(self.parent, metrics=self._iteration_metrics(0, history))
         tags = {f"{STAGE_TAG}{key.stage}": digest}
         metrics: list[Metric] = []
         if key.stage == EVALUATE:
@@ -212,6 +214,7 @@ class MlflowLog:
             tags[GUARDS_TAG] = "\n".join(fired)[:TAG_LIMIT] or "none"
             tags[NOTE_TAG] = describe_iteration(self._paths, history, key.iteration)
             metrics = self._iteration_metrics(key.iteration, history)
+            self._log_inputs(child, key.iteration, history)
         self._client.log_batch(child.run_id, metrics=metrics, tags=[RunTag(name, text) for name, text in tags.items()])
         child.tags |= tags
         if key.stage == EVALUATE:
@@ -225,6 +228,16 @@ class MlflowLog:
         keys = [StageKey(iteration, stage) for stage in (EVALUATE, *STAGES[:-1])]
         metrics = [item for key in keys if key in history for item in _metrics(key, history[key])]
         return sorted(metrics, key=lambda item: not item.key.startswith(GLANCE))
+
+    def _log_inputs(self, child: _Child, iteration: int, history: Mapping[StageKey, Manifest]) -> None:
+        """Log the datasets of an iteration, what it trained on first: MLflow's table has room for one."""
+        keys = [StageKey(iteration, stage) for stage in (UPDATE, EVALUATE, GENERATE)]
+        inputs = [
+            item for key in keys if key in history for item in datasets_of(self._paths, self._config, key, history[key])
+        ]
+        if inputs:
+            self._client.log_inputs(child.run_id, inputs)
+            self._client.log_inputs(self.parent, [item for item in inputs if is_external(item)])
 
     def _log_files(self, child: _Child, key: StageKey, manifest: Manifest) -> None:
         """Log the tables that are not too large, the decision of the guards, and the manifest, which names them all."""

@@ -39,7 +39,7 @@ RUN_TAG: Final = "knowrl.run_id"
 ITERATION_TAG: Final = "knowrl.iteration"
 WEIGHTS_TAG: Final = "knowrl.weights"
 PLACE_TAG: Final = "knowrl.checkpoint"
-MODE_TAG: Final = "knowrl.register"
+MODE_TAG: Final = "knowrl.registry"
 STATE_TAG: Final = "knowrl.checkpoint_state"
 
 DESCRIPTION_LIMIT: Final = 5_000
@@ -77,9 +77,9 @@ class Registry:
         Returns:
             What is registered, in words.
         """
-        mode = self._config.tracking.register
-        if mode == "off":
-            return "off"
+        mode = self._config.tracking.registry
+        if mode == "none":
+            return "off (tracking.registry is none)"
         best = best_iteration(history)
         why = self._why_not(history, best)
         mine = self._versions()
@@ -132,7 +132,7 @@ class Registry:
         """The version of an iteration, made if it is not there."""
         facts = model_facts(self._paths, self._run_file, history, iteration)
         digest = sha256_json(facts["files"])
-        mode = self._config.tracking.register
+        mode = self._config.tracking.registry
         same = [item for item in mine if item.run_id == run and item.tags.get(WEIGHTS_TAG) == digest]
         text = self._description(history, facts)
         if same and same[0].tags.get(MODE_TAG) in (mode, "upload"):
@@ -175,7 +175,7 @@ class Registry:
     def _log_folder(self, history: History, facts: Mapping[str, Any], run: str) -> None:
         """Log card, metrics and place, and in mode ``upload`` every file, after it was compared with its hash."""
         iteration = int(facts["iteration"])
-        if self._config.tracking.register == "upload":
+        if self._config.tracking.registry == "upload":
             files = model_files(self._paths, history, iteration)
             problems: list[ArtifactError] = check_files(self._paths, list(files.values()), SeenFiles(None))
             if problems:
@@ -221,7 +221,7 @@ class Registry:
         low, high = (facts["intervals"].get("probe/balanced_accuracy") or (None, None))[:2]
         between = f" (95 % interval {low:.3f} to {high:.3f})" if low is not None and high is not None else ""
         start = f"; the untouched model has {scores[0]:.3f}" if 0 in scores else ""
-        if self._config.tracking.register == "upload":
+        if self._config.tracking.registry == "upload":
             folder = f'mlflow.artifacts.download_artifacts("models:/{self.name}@{BEST}")'
             use = ["import mlflow", "from transformers import AutoModelForCausalLM", ""]
         else:

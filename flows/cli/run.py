@@ -177,8 +177,9 @@ def _show(paths: RunPaths, config: Config, uri: str) -> None:
         out.print(printable(stopped(stop, paths)), soft_wrap=True)
     out.print(f"artifacts:  {printable(paths.shown)}", soft_wrap=True)
     if config.tracking.enabled:
-        ui = f"{command('mlflow')} ui --backend-store-uri {shlex.quote(uri)}"
-        out.print(printable(f"MLflow UI:  {ui}   (http://127.0.0.1:5000, Model training)"), soft_wrap=True)
+        ui = f"{command('mlflow')} ui --backend-store-uri {shlex.quote(uri)}   (http://127.0.0.1:5000"
+        where = f"{uri}   (" if uri.startswith(("http://", "https://")) else f"{ui}, "
+        out.print(printable(f"MLflow UI:  {where}Model training; Views has KnowRL iterations)"), soft_wrap=True)
     out.print(printable(f"Prefect UI: {command('prefect')} server start   (http://127.0.0.1:4200)"), soft_wrap=True)
 
 

@@ -185,7 +185,7 @@ class TrackingConfig(Section):
     experiment: Annotated[str, Field(min_length=1, max_length=200)] = "knowrl"
     """MLflow experiment."""
 
-    register: Literal["off", "reference", "upload"] = "reference"
+    registry: Literal["none", "reference", "upload"] = "reference"
     """The best checkpoint in MLflow's model registry, once the run has ended. ``reference``: a card that says where the
     checkpoint is. ``upload``: its files as well, which may be gigabytes."""
 

@@ -1,7 +1,9 @@
 """MLflow after real runs: what stands in it, that nothing is counted twice, and that an outage loses nothing."""
 
+import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -21,13 +23,25 @@ from tests.e2e.helpers import TINY, environment_of, in_stage, kill_group, knowrl
 from tests.e2e.servers import Server
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
-ITERATIONS = 3
+ITERATIONS = 4
+BEST = 2
+"""The best iteration of this run; with seed 0 it would be the untouched model."""
 SMALL = [option for option in TINY if "tracking" not in option]
+OPTIONS = ["--set=run.seed=2", "--set=tracking.system_metrics_seconds=1"]
 NOWHERE = "http://127.0.0.1:1"
+MODEL = "knowrl-smoke"
 
 
 def command(root, iterations=ITERATIONS):
-    return ["run", "--config", "smoke", f"--set=run.root={root}", f"--set=run.iterations={iterations}", *SMALL]
+    return [
+        "run",
+        "--config",
+        "smoke",
+        f"--set=run.root={root}",
+        f"--set=run.iterations={iterations}",
+        *OPTIONS,
+        *SMALL,
+    ]
 
 
 def store(root):
@@ -49,11 +63,35 @@ class Seen:
         return {
             name: [(point.step, point.value) for point in self.client.get_metric_history(run.info.run_id, name)]
             for name in run.data.metrics
-            if not name.endswith("seconds")
+            if not name.endswith("seconds") and not name.startswith("system/")
         }
 
     def lengths(self, run):
-        return {name: len(self.client.get_metric_history(run.info.run_id, name)) for name in run.data.metrics}
+        return {
+            name: len(self.client.get_metric_history(run.info.run_id, name))
+            for name in run.data.metrics
+            if not name.startswith("system/")
+        }
+
+    def system(self, run):
+        """The steps of each system metric."""
+        return {
+            name: [point.step for point in self.client.get_metric_history(run.info.run_id, name)]
+            for name in run.data.metrics
+            if name.startswith("system/")
+        }
+
+    def datasets(self, run):
+        return [
+            (item.dataset.name, item.dataset.digest, [tag.value for tag in item.tags])
+            for item in run.inputs.dataset_inputs
+        ]
+
+    def versions(self, name=MODEL):
+        return self.client.search_model_versions(f"name = '{name}'")
+
+    def best(self, name=MODEL):
+        return self.client.get_model_version_by_alias(name, "best")
 
 
 class Heard(SilentReporter):
@@ -77,8 +115,8 @@ class Finished:
         self.run_file = RunFile.read(self.paths)
         self.history = committed_manifests(self.paths, stage_keys(ITERATIONS, warmup=False))
 
-    def tracker(self, uri="auto", reporter=None, run_file=None):
-        config = build_config(deep_merge(self.run_file.config, {"tracking": {"uri": uri}}))
+    def tracker(self, uri="auto", reporter=None, run_file=None, **tracking):
+        config = build_config(deep_merge(self.run_file.config, {"tracking": {"uri": uri, **tracking}}))
         return Tracker(config, self.paths, run_file or self.run_file, reporter or Heard())
 
     def log(self, uri, history=None, **more):
@@ -105,6 +143,9 @@ def test_one_parent_and_a_child_an_iteration(finished):
     assert parent.info.status == "FINISHED"
     assert "knowrl resume smoke --set run.root=" in parent.data.tags["mlflow.note.content"]
     assert [child.info.run_name for child in seen.children] == [f"smoke/it{n:03d}" for n in range(ITERATIONS + 1)]
+    experiment = seen.client.get_experiment_by_name("knowrl")
+    view = json.loads(experiment.tags["mlflow.sharedViewState.knowrliterations"])
+    assert "metrics.`at_a_glance/balanced_accuracy`" in json.loads(view["state"])["selectedColumns"]
     every = {f"{name}/seconds" for name in STAGES}
     for number, child in enumerate(seen.children):
         assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
@@ -122,19 +163,182 @@ def test_one_parent_and_a_child_an_iteration(finished):
         steps = [step for step, _ in points]
         assert len(steps) == len(set(steps)), name
         assert set(steps) <= set(range(ITERATIONS + 1))
-    assert [step for step, _ in seen.points(parent)["at_a_glance/f1"]] == [0, 1, 2, 3]
-    assert [step for step, _ in seen.points(parent)["at_a_glance/reward"]] == [1, 2, 3]
+    assert [step for step, _ in seen.points(parent)["at_a_glance/f1"]] == [0, 1, 2, 3, 4]
+    assert [step for step, _ in seen.points(parent)["at_a_glance/reward"]] == [1, 2, 3, 4]
+    assert [child.data.tags.get("knowrl.best") for child in seen.children].count("yes") == 1
+    assert seen.children[BEST].data.tags["knowrl.best"] == "yes"
+    assert parent.data.tags["knowrl.best"] == f"it{BEST:03d}"
+    assert "against iteration 0" in seen.children[BEST].data.tags["mlflow.note.content"]
+    # What is listed and compared first, in the order in which it was logged.
+    assert all(next(iter(run.data.metrics)) == "at_a_glance/balanced_accuracy" for run in seen.children)
+
+
+def test_parameters_are_those_that_tell_runs_apart(finished):
+    seen = Seen(store(finished.root))
+    params = seen.children[1].data.params
+    assert len(params) < 45
+    assert params["introspection.calls_per_label"] == "3"  # always
+    assert params["evaluation.probe_limit"] == "8"  # since it differs from the default
+    assert "consensus.pool_max_size" not in params  # is the default
+    assert not [name for name in params if name.startswith(("tracking.", "retention.", "run.root"))]
+
+
+def test_datasets_of_an_iteration(finished):
+    seen = Seen(store(finished.root))
+    [parent] = seen.parents
+    datasets = {name: (digest, context) for name, digest, [context] in seen.datasets(seen.children[2])}
+    assert {name: context for name, (_, context) in datasets.items()} == {
+        "consensus tasks": "train",
+        "probe": "eval",
+        "paired": "eval",
+        "frozen tasks": "eval",
+        "feasible seeds": "few-shot",
+        "infeasible seeds": "few-shot",
+        "pool": "few-shot",
+    }
+    for key, name, dataset in (
+        (StageKey(2, "consensus"), "consensus.parquet", "consensus tasks"),
+        (StageKey(1, "consensus"), "pool.parquet", "pool"),
+    ):
+        [ref] = [ref for ref in finished.history[key].outputs if ref.path.endswith(name)]
+        assert datasets[dataset][0] == ref.sha256[:36]
+        [item] = [item for item in seen.children[2].inputs.dataset_inputs if item.dataset.name == dataset]
+        source = json.loads(item.dataset.source)
+        assert source["sha256"] == ref.sha256
+        assert Path(source["uri"]).exists()
+        assert json.loads(item.dataset.profile) == {"num_rows": ref.rows}
+        assert "task" in {column["name"] for column in json.loads(item.dataset.schema)["mlflow_colspec"]}
+    assert datasets["probe"][0] == finished.run_file.pins["files.probe"][:36]
+    assert {name for name, _, _ in seen.datasets(parent)} == {"probe", "paired", "feasible seeds", "infeasible seeds"}
+
+
+def test_system_metrics_have_one_value_a_step(finished):
+    seen = Seen(store(finished.root))
+    system = seen.system(seen.parents[0])
+    assert {"system/cpu_utilization_percentage", "system/run_memory_peak_megabytes", "system/run_cpu_cores"} <= set(
+        system
+    )
+    for steps in system.values():
+        assert len(steps) == len(set(steps)) > 1
+    assert seen.parents[0].data.metrics["system/run_memory_peak_megabytes"] > 100
+    assert all(not seen.system(child) for child in seen.children)
+
+
+def test_the_best_checkpoint_is_a_model_version(finished, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    seen = Seen(store(finished.root))
+    [version] = seen.versions()
+    assert version.version == seen.best().version
+    assert version.run_id == seen.children[BEST].info.run_id
+    score = finished.history[StageKey(BEST, "evaluate")].metrics["probe/balanced_accuracy"]
+    assert f"**{score:.3f}** (95 % interval" in version.description
+    assert "tiny-random" in version.description
+    assert "## Limits" in version.description
+    assert AutoModelForCausalLM.from_pretrained(version.tags["knowrl.checkpoint"]).num_parameters() > 0
+    files = {item.path for item in seen.client.list_artifacts(version.run_id, "model")}
+    assert files == {"model/README.md", "model/metrics.json", "model/checkpoint.json"}  # and no weights
+    folder = Path(seen.client.download_artifacts(version.run_id, "model", str(tmp_path)))
+    assert json.loads((folder / "checkpoint.json").read_text())["checkpoint"] == version.tags["knowrl.checkpoint"]
+
+
+def test_the_files_are_uploaded_once_where_that_is_asked_for(finished, tmp_path):
+    import mlflow
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    uri = store(tmp_path)
+    finished.log(uri)
+    for _ in range(2):
+        tracker = finished.tracker(uri, registry="upload")
+        tracker.open(finished.history)
+        tracker.close("completed")
+    [version] = Seen(uri).versions()
+    assert version.tags["knowrl.registry"] == "upload"
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    try:
+        folder = mlflow.artifacts.download_artifacts(f"models:/{MODEL}@best")
+    finally:
+        mlflow.set_tracking_uri(before)
+    assert AutoModelForCausalLM.from_pretrained(folder).num_parameters() > 0
+    assert AutoTokenizer.from_pretrained(folder).vocab_size > 0
+    assert not (Path(folder) / "optimizer").exists()
+
+
+def with_scores(history, scores):
+    """The history with other balanced accuracies on the probe."""
+    changed = dict(history)
+    for iteration, score in scores.items():
+        key = StageKey(iteration, "evaluate")
+        metrics = {**history[key].metrics, "probe/balanced_accuracy": score}
+        changed[key] = history[key].model_copy(update={"metrics": metrics})
+    return changed
+
+
+def test_the_alias_follows_the_best_and_an_older_version_says_what_became_of_it(finished, tmp_path):
+    uri = store(tmp_path / "store")
+    copy = Finished.__new__(Finished)
+    copy.__dict__ |= finished.__dict__
+    copy.paths = RunPaths(tmp_path, "smoke")
+    shutil.copytree(finished.paths.folder, copy.paths.folder)
+    finished_as = lambda history: copy.log(uri, history)  # noqa: E731
+    finished_as(finished.history)
+    # More iterations, as it were: another one is the best now, and its predecessor is pruned.
+    copy.history = with_scores(finished.history, {ITERATIONS: 0.99})
+    checkpoint = copy.paths.file(StageKey(BEST, "update"), "checkpoint")
+    shutil.rmtree(checkpoint)
+    seen_runs = Seen(uri).children
+    client = Seen(uri).client
+    first = Seen(uri).best()
+    client.set_registered_model_alias(MODEL, "mine", first.version)
+    finished_as(copy.history)
+    seen = Seen(uri)
+    assert seen.best().tags["knowrl.iteration"] == str(ITERATIONS)
+    kept = client.get_model_version_by_alias(MODEL, "mine")  # its runs were logged anew, and somebody uses it
+    assert (kept.version, kept.tags["knowrl.checkpoint_state"]) == (first.version, "replaced")
+    assert len(seen.versions()) == 2
+    assert {run.info.run_id for run in seen.children}.isdisjoint({run.info.run_id for run in seen_runs})
+    # The best one's checkpoint is not there: there is nothing to refer to.
+    finished_as(with_scores(finished.history, {BEST: 0.98}))
+    seen = Seen(uri)
+    assert "was pruned" in seen.parents[0].data.tags["knowrl.model"]
+    assert "best" not in client.get_registered_model(MODEL).aliases
+    # The untouched model is the best.
+    finished_as(with_scores(finished.history, {0: 1.0}))
+    assert "untouched model" in Seen(uri).parents[0].data.tags["knowrl.model"]
+    assert [version.tags["knowrl.checkpoint_state"] for version in Seen(uri).versions()] == ["replaced"]
+
+
+def test_a_part_of_the_stages_registers_nothing(finished, tmp_path):
+    uri = store(tmp_path)
+    part = {key: manifest for key, manifest in finished.history.items() if key.iteration <= BEST}
+    finished.log(uri, part)
+    assert Seen(uri).versions() == []
+    finished.log(uri)
+    assert len(Seen(uri).versions()) == 1
 
 
 def test_artifacts_of_an_iteration(finished, tmp_path):
     seen = Seen(store(finished.root))
     child = seen.children[2].info.run_id
-    assert {item.path for item in seen.client.list_artifacts(child)} == set(STAGES)
+    assert {item.path for item in seen.client.list_artifacts(child)} == {*STAGES, "config.yaml", "model"}
     file = seen.client.download_artifacts(child, "evaluate/predictions.parquet", str(tmp_path))
     assert pyarrow.parquet.read_table(file).num_rows > 0
     names = {item.path for item in seen.client.list_artifacts(child, "update")}
     assert names == {"update/manifest.json", "update/rollouts.parquet", "update/training.parquet"}
-    assert [item.path for item in seen.client.list_artifacts(seen.parents[0].info.run_id)] == ["run.json"]
+    parent = [item.path for item in seen.client.list_artifacts(seen.parents[0].info.run_id)]
+    assert parent == ["config.yaml", "run.json"]
+
+
+def test_tables_that_are_too_large_stay_where_they_are(finished, tmp_path):
+    tracker = finished.tracker(store(tmp_path), artifact_megabytes=0.006)
+    tracker.open(finished.history)
+    tracker.close("completed")
+    seen = Seen(store(tmp_path))
+    names = {item.path for item in seen.client.list_artifacts(seen.children[2].info.run_id, "evaluate")}
+    assert "evaluate/extrinsic.parquet" in names
+    assert "evaluate/manifest.json" in names
+    assert "evaluate/predictions.parquet" not in names
 
 
 def test_after_kill_and_resume_all_is_there_once(finished, tmp_path, home, prefect_server):
@@ -148,6 +352,19 @@ def test_after_kill_and_resume_all_is_there_once(finished, tmp_path, home, prefe
     for before, after in zip([*expected.parents, *expected.children], [*seen.parents, *seen.children], strict=True):
         assert expected.points(before) == seen.points(after)
         assert expected.lengths(before) == seen.lengths(after)
+        assert expected.datasets(before) == seen.datasets(after)
+    for steps in seen.system(seen.parents[0]).values():
+        assert len(steps) == len(set(steps)) > 1
+    # Select all iterations and compare: each has a number in every column, and what the columns say is the manifests'.
+    columns = [column for column in expected.children[1].data.metrics if column.startswith("at_a_glance/")]
+    assert len(columns) == 7
+    compared = [[child.data.metrics[column] for column in columns] for child in seen.children[1:]]
+    assert compared == [[child.data.metrics[column] for column in columns] for child in expected.children[1:]]
+    [before], [after] = expected.versions(), seen.versions()
+    assert after.tags["knowrl.weights"] == before.tags["knowrl.weights"]
+    assert after.run_id == seen.children[BEST].info.run_id
+    knowrl(*command(tmp_path), home=home, check=0, PREFECT_API_URL=prefect_server)  # with nothing left to do
+    assert [version.version for version in Seen(store(tmp_path)).versions()] == [after.version]
 
 
 def test_a_crash_before_the_tag_leaves_no_second_point(finished, tmp_path):
@@ -188,7 +405,7 @@ def test_an_iteration_has_the_parameters_that_it_ran_with(finished, tmp_path):
     )
     finished.log(store(tmp_path), run_file=run_file)
     params = [child.data.params["rl.kl_coef"] for child in Seen(store(tmp_path)).children]
-    assert params == ["0.5", "0.5", str(now), str(now)]
+    assert params == ["0.5", "0.5", str(now), str(now), str(now)]
 
 
 def test_an_interrupted_run_shows_as_killed_until_it_goes_on(finished, tmp_path):
@@ -241,6 +458,8 @@ def test_a_server_that_goes_away_and_comes_back_misses_nothing(finished, tmp_pat
         assert [text for text in heard.messages if "again" in text]
         seen, local = Seen(tracker.uri), Seen(store(finished.root))
         assert seen.points(seen.parents[0]) == local.points(local.parents[0])
+        assert [seen.datasets(child) for child in seen.children] == [local.datasets(child) for child in local.children]
+        assert [version.tags["knowrl.iteration"] for version in seen.versions()] == [str(BEST)]
         assert len(seen.children) == ITERATIONS + 1
         files = {path.name for path in (tmp_path / "artifacts").rglob("*.parquet")}
         assert {"candidates.parquet", "rollouts.parquet", "predictions.parquet"} <= files
