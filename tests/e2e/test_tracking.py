@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import pyarrow.parquet
 import pytest
 from mlflow import MlflowClient
@@ -327,7 +328,7 @@ def test_artifacts_of_an_iteration(finished, tmp_path):
     names = {item.path for item in seen.client.list_artifacts(child, "update")}
     assert names == {"update/manifest.json", "update/rollouts.parquet", "update/training.parquet"}
     parent = [item.path for item in seen.client.list_artifacts(seen.parents[0].info.run_id)]
-    assert parent == ["config.yaml", "run.json"]
+    assert parent == ["config.yaml", "report.html", "run.json"]
 
 
 def test_tables_that_are_too_large_stay_where_they_are(finished, tmp_path):
@@ -339,6 +340,18 @@ def test_tables_that_are_too_large_stay_where_they_are(finished, tmp_path):
     assert "evaluate/extrinsic.parquet" in names
     assert "evaluate/manifest.json" in names
     assert "evaluate/predictions.parquet" not in names
+
+
+def test_the_report_is_in_the_folder_in_mlflow_and_in_prefect(finished, prefect_server, tmp_path):
+    seen = Seen(store(finished.root))
+    parent = seen.parents[0].info.run_id
+    text = (finished.paths.folder / "report.html").read_text()
+    assert Path(seen.client.download_artifacts(parent, "report.html", str(tmp_path))).read_text() == text
+    assert f"It is complete: {ITERATIONS} of {ITERATIONS} iterations" in text
+    wanted = {"artifacts": {"key": {"any_": ["knowrl-smoke-report"]}}}
+    [artifact] = httpx.post(f"{prefect_server}/artifacts/filter", json=wanted).raise_for_status().json()
+    assert artifact["flow_run_id"]
+    assert "report.html" in artifact["data"]
 
 
 def test_after_kill_and_resume_all_is_there_once(finished, tmp_path, home, prefect_server):

@@ -13,13 +13,13 @@ def made(tmp_path):
 
 @pytest.fixture(scope="session")
 def collapsed(tmp_path_factory):
-    """A run that learns, then calls everything feasible and is stopped; one task's text is a script. Not to be changed."""
+    """A run that learns, then collapses and is stopped; one task's text is a script. Not to be changed."""
     run = MadeRun(
         tmp_path_factory.mktemp("collapsed"),
         "collapsed",
         planned=8,
         sets={"probe": 40, "paired": 30},
-        texts={1: SCRIPT, 3: "x" * 900},
+        texts={30: SCRIPT, 27: "x" * 900},
         settings=["guards.label_balance.action=stop", "rl.kl_coef=0.01"],
     )
     truth = [(0.5, 0.5), (0.6, 0.7), (0.8, 0.9), (0.9, 0.5), (1.0, 0.0)]
