@@ -15,7 +15,7 @@ from knowrl_core.config import build_config, deep_merge
 from knowrl_core.storage.layout import STAGES, RunPaths, StageKey, stage_keys
 from knowrl_core.storage.run_file import ConfigChange, RunFile
 from knowrl_core.storage.verify import committed_manifests
-from tasks.reporter import SilentReporter
+from tasks.reporter import Reporter
 from tasks.tracking import Tracker
 from tests.e2e.helpers import TINY, environment_of, in_stage, kill_group, knowrl, start, wait_for
 from tests.e2e.servers import Server
@@ -56,7 +56,7 @@ class Seen:
         return {name: len(self.client.get_metric_history(run.info.run_id, name)) for name in run.data.metrics}
 
 
-class Heard(SilentReporter):
+class Heard(Reporter):
     """Keeps what is reported."""
 
     def __init__(self):
