@@ -7,7 +7,7 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
 from knowrl_core.storage.layout import StageKey
-from tasks.reporter import ForwardingReporter, Reporter, SilentReporter
+from tasks.reporter import ForwardingReporter, Reporter
 
 
 class PrefectReporter(ForwardingReporter):
@@ -53,4 +53,4 @@ def terminal(reporter: Reporter) -> Iterator[None]:
 
 def current_reporter() -> Reporter:
     """Prefect's logger, and the terminal if there is one."""
-    return PrefectReporter(_terminal or SilentReporter())
+    return PrefectReporter(_terminal or Reporter())

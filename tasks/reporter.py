@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from knowrl_core.report import Meter
 from knowrl_core.storage.layout import RunPaths, StageKey
@@ -20,64 +19,32 @@ class OpenedRun:
     """Those that are committed; it grows."""
 
 
-class Reporter(Protocol):
-    """Receives what happens in a run. Texts are plain: whoever renders them escapes them."""
+class Reporter:
+    """Receives what happens in a run, and ignores it. Texts are plain: whoever renders them escapes them."""
 
     def opened(self, run: OpenedRun) -> None:
         """A run is open, and about to go on."""
-        ...
 
     def message(self, text: str) -> None:
         """Something worth a line."""
-        ...
 
     def warning(self, text: str) -> None:
         """Something that the user should look at."""
-        ...
 
     def begin(self, key: StageKey) -> None:
         """A stage starts."""
-        ...
 
     def advance(self, done: int, total: int, phase: str = "") -> None:
         """The stage has done so much of its work, or of a phase of it."""
-        ...
 
     def add_tokens(self, count: int) -> None:
         """So many more tokens were written, scored or trained on."""
-        ...
 
     def end(self, key: StageKey, summary: str | None) -> None:
         """A stage is committed (with its summary), or has failed (None)."""
-        ...
 
 
-class SilentReporter:
-    """Says nothing; also the base for reporters that say little."""
-
-    def opened(self, run: OpenedRun) -> None:
-        """Ignore."""
-
-    def message(self, text: str) -> None:
-        """Ignore."""
-
-    def warning(self, text: str) -> None:
-        """Ignore."""
-
-    def begin(self, key: StageKey) -> None:
-        """Ignore."""
-
-    def advance(self, done: int, total: int, phase: str = "") -> None:
-        """Ignore."""
-
-    def add_tokens(self, count: int) -> None:
-        """Ignore."""
-
-    def end(self, key: StageKey, summary: str | None) -> None:
-        """Ignore."""
-
-
-class ForwardingReporter:
+class ForwardingReporter(Reporter):
     """Tells another one; the base for reporters that do something of their own as well."""
 
     def __init__(self, also: Reporter) -> None:

@@ -14,7 +14,7 @@ from rich.table import Table
 from knowrl_core.errors import KnowrlError
 from knowrl_core.report import IterationRow
 from knowrl_core.storage.layout import StageKey
-from tasks.reporter import SilentReporter
+from tasks.reporter import Reporter
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -66,7 +66,7 @@ def iterations_table(rows: Sequence[IterationRow], title: str) -> Table:
     return table
 
 
-class LineReporter(SilentReporter):
+class LineReporter(Reporter):
     """Prints a line for each stage that is done, and whatever else is worth one.
 
     Args:

@@ -18,7 +18,7 @@ from knowrl_core.config import build_config, deep_merge
 from knowrl_core.storage.layout import STAGES, RunPaths, StageKey, stage_keys
 from knowrl_core.storage.run_file import ConfigChange, RunFile
 from knowrl_core.storage.verify import committed_manifests
-from tasks.reporter import SilentReporter
+from tasks.reporter import Reporter
 from tasks.tracking import Tracker
 from tests.e2e.helpers import TINY, environment_of, in_stage, kill_group, knowrl, start, wait_for
 from tests.e2e.servers import Server
@@ -95,7 +95,7 @@ class Seen:
         return self.client.get_model_version_by_alias(name, "best")
 
 
-class Heard(SilentReporter):
+class Heard(Reporter):
     """Keeps what is reported."""
 
     def __init__(self):

@@ -37,14 +37,14 @@ def folder(tmp_path_factory):
 
 def evaluate(folder, out, *settings):
     from tasks.evaluate import evaluate_model
-    from tasks.reporter import SilentReporter
+    from tasks.reporter import Reporter
 
     config = load_config(
         "cpu",
         ["model.path=smollm2-135m-instruct", "engine.dtype=fp32", "engine.threads=1", "evaluation.k=4", *settings],
     )
     item = open_set(find_benchmark("selfaware"), folder)
-    (found,) = evaluate_model(config, [item], SilentReporter(), out=out)
+    (found,) = evaluate_model(config, [item], Reporter(), out=out)
     return found, read_table(out, PredictionRecord)
 
 

@@ -6,11 +6,11 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows.run_artifacts import RunArtifacts, artifact_key, stage_rows
 from knowrl_core.storage.layout import RunPaths
 from knowrl_core.worker.process import free_port
-from tasks.reporter import OpenedRun, SilentReporter
+from tasks.reporter import OpenedRun, Reporter
 from tests.unit.flows.test_view import standing
 
 
-class Heard(SilentReporter):
+class Heard(Reporter):
     def __init__(self):
         self.warnings = []
 

@@ -11,7 +11,7 @@ from knowrl_core.storage.retention import has_checkpoint
 from knowrl_core.storage.run_file import RunFile
 from knowrl_core.storage.verify import verify_run
 from tasks.open_run import _remove, _repair
-from tasks.reporter import SilentReporter
+from tasks.reporter import Reporter
 from tasks.retention import apply_retention
 from tasks.starting import missing_policies
 from tests.unit.knowrl_core.guards.runs import Run
@@ -38,7 +38,7 @@ def repair(run, damaged):
     keys = tuple(run.history)
     run.paths.file(damaged, "manifest.json").unlink()
     history = verify_run(run.paths, keys)
-    return _repair(run.paths, keys, history, run_file(), SilentReporter())
+    return _repair(run.paths, keys, history, run_file(), Reporter())
 
 
 def test_the_best_is_kept_while_a_guard_may_go_back_to_it(run):
