@@ -2,8 +2,9 @@
 
 import pytest
 
-from flows.study import conduct, summary
+from flows.study import conduct, members, summary
 from knowrl_core.config import load_config
+from knowrl_core.resources import shipped
 from knowrl_core.storage.commit import StageWriter
 from knowrl_core.storage.layout import GENERATE, StageKey
 from knowrl_core.storage.roots import run_paths
@@ -38,3 +39,13 @@ def test_a_damaged_run_is_reported_and_the_next_is_done(configs):
     assert "manifest.json" in done[0].error
     assert done[1].error is None
     assert [row["run"] for row in summary(done)] == ["one", "two"]
+
+
+def test_the_runs_of_the_study_that_ships_are_sound():
+    files = sorted(shipped("configs").glob("study/*.yaml"))
+    configs = members([str(file) for file in files])
+
+    assert len(files) > 10
+    assert [config.run.name for config in configs] == [file.stem for file in files]
+    assert all(config.warmup.views == configs[0].warmup.views for config in configs)
+    assert len({config.model_dump_json(exclude={"run"}) for config in configs}) == len(configs)
