@@ -116,7 +116,7 @@ def behaviour_charts(run: RunReport) -> list[Chart]:
         ),
         _chart(
             run,
-            "flips",
+            "question-form",
             "Answers that change with the question's form",
             "Share of the frozen set answered otherwise when the labels' order or the wording changes; 0 is best.",
             [
