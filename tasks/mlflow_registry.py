@@ -91,7 +91,7 @@ class Registry:
                 self._outdated(version, history, run_of)
         alias = self._aliases().get(BEST)
         if kept is None:
-            if alias in map(_number, mine):
+            if alias in [_number(version) for version in mine]:
                 self._client.delete_registered_model_alias(self.name, BEST)
             return f"nothing: {why}"
         if alias != _number(kept):
