@@ -87,14 +87,14 @@ class Registry:
         if best is not None and why is None:
             kept = self._version(history, best, run_of(best), mine)
         for version in mine:
-            if kept is None or version.version != kept.version:
+            if kept is None or _number(version) != _number(kept):
                 self._outdated(version, history, run_of)
         alias = self._aliases().get(BEST)
         if kept is None:
-            if alias in {version.version for version in mine}:
+            if alias in [_number(version) for version in mine]:
                 self._client.delete_registered_model_alias(self.name, BEST)
             return f"nothing: {why}"
-        if alias != kept.version:
+        if alias != _number(kept):
             self._client.set_registered_model_alias(self.name, BEST, kept.version)
         return f"models:/{self.name}@{BEST}, version {kept.version}: iteration {best}"
 
@@ -200,7 +200,7 @@ class Registry:
         if files and version.tags[WEIGHTS_TAG] == digest and version.run_id == run_of(iteration):
             self._tag(version, STATE_TAG, "kept" if has_checkpoint(self._paths, iteration) else "pruned")
             return
-        held = {alias for alias, number in self._aliases().items() if number == version.version} - {BEST}
+        held = {alias for alias, number in self._aliases().items() if number == _number(version)} - {BEST}
         if held:
             self._tag(version, STATE_TAG, "replaced")
         else:
@@ -233,3 +233,8 @@ class Registry:
             f"`{self._run_file.name}`, the best of {len(scores)} evaluated ones.\n\n"
         )
         return (head + card_text(facts, use, config=False))[:DESCRIPTION_LIMIT]
+
+
+def _number(version: ModelVersion) -> str:
+    """A version's number as aliases name it; some stores give it as an int."""
+    return str(version.version)

@@ -20,7 +20,7 @@ RUNS: Final = "knowrlruns"
 
 BEST_COLUMN: Final = "tags.`knowrl.best`"
 
-WIDTH: Final = 210
+_BASE, _CHARACTER = 40, 7
 """Pixels of a column of metrics, so that its title can be read."""
 
 _PARAMS: Final = (
@@ -48,12 +48,12 @@ def make_views(client: MlflowClient, experiment: str, metrics: list[str]) -> Non
     numbers = [f"metrics.`{name}`" for name in metrics]
     views = {
         # Sorted by time, MLflow would fold the iterations into their run.
-        ITERATIONS: ("KnowRL iterations", "iteration", numbers[0], ["attributes.`Dataset`", *numbers, BEST_COLUMN]),
+        ITERATIONS: ("KnowRL iterations", "iteration", numbers[0], [BEST_COLUMN, *numbers, "attributes.`Dataset`"]),
         RUNS: (
             "KnowRL runs",
             "run",
             "attributes.start_time",
-            [*numbers, *(f"params.`{name}`" for name in _PARAMS), BEST_COLUMN, "tags.`knowrl.model`"],
+            [BEST_COLUMN, *numbers, *(f"params.`{name}`" for name in _PARAMS), "tags.`knowrl.model`"],
         ),
     }
     for key, (name, kind, order, columns) in views.items():
@@ -66,8 +66,8 @@ def make_views(client: MlflowClient, experiment: str, metrics: list[str]) -> Non
             "datasetsFilter": [],
             "modelVersionFilter": "All Runs",
             "selectedColumns": columns,
-            "columnOrder": [],
-            "columnWidths": dict.fromkeys(numbers, WIDTH),
+            "columnOrder": columns,
+            "columnWidths": {column: _BASE + _CHARACTER * len(column) for column in numbers},
             "runsHiddenMode": "FIRST_20_RUNS",
             "viewMaximized": False,
             "runListHidden": False,
