@@ -3,6 +3,7 @@
 What differs from a reader's machine is all here:
 
 - Profile `cpu` has the values of `smoke` and one iteration, so the model is tiny and random; MLflow is off.
+- A YAML file that a page shows is laid over profile `cpu`, so that it is small where it says nothing else.
 - The model `smollm2-135m-instruct` is `tiny-random` for commands that name it.
 - `git clone` does nothing, since the copy is there; `make` finds everything installed.
 - `SelfAware.json` is there, with a few rows of its own in the authors' shape.
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import yaml
 
+from knowrl_core.config import deep_merge
 from tests.docs.pages import REPOSITORY, SHELL, Block, blocks, read
 
 SUBSTITUTIONS = {
@@ -112,7 +114,11 @@ class Scene:
     def _write(self, block: Block) -> None:
         target = self.folder / str(block.file)
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(block.text)
+        text = block.text
+        if block.language == "yaml":
+            small = yaml.safe_load((self.folder / "configs/cpu.yaml").read_text())
+            text = yaml.safe_dump(deep_merge(small, yaml.safe_load(text)))
+        target.write_text(text)
 
     def _change(self, block: Block) -> None:
         """Apply a diff without line numbers: its old lines must be in the file once."""
