@@ -42,9 +42,9 @@ def knowrl(*arguments, home, check=None, preexec_fn=None, **environment):
 
 
 def environment_of(home, **extra):
-    """An environment with a Prefect home of its own."""
+    """An environment with a Prefect home and a user's state of its own."""
     base = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
-    return {**base, "PREFECT_HOME": str(home), **extra}
+    return {**base, "PREFECT_HOME": str(home), "XDG_STATE_HOME": str(Path(home, "state")), **extra}
 
 
 def start(*arguments, home, log, **environment):
