@@ -67,6 +67,17 @@ def content(files, name, folder):
     return artifacts(folder)
 
 
+def reports_are_there(files, call):
+    """The flow left one in the store, and a machine that has nothing makes one of both runs."""
+    assert files.exists(f"{URL}/smoke/report.html")
+    shown = json.loads(call("fourth", "report", "smoke", "other", "--json").stdout)["runs"]
+    assert [(run["place"], run["iterations"]) for run in shown] == [
+        (f"{URL}/smoke", [0, 1, 2]),
+        (f"{URL}/other", [0, 1, 2]),
+    ]
+    assert [run["forked_from"] for run in shown] == [None, f"smoke at {AT}"]
+
+
 def test_the_whole_life_of_a_run(tmp_path, home, store, call, uninterrupted):
     files = store[1]
 
@@ -124,14 +135,7 @@ def test_the_whole_life_of_a_run(tmp_path, home, store, call, uninterrupted):
     listed = json.loads(call("second", "status", "--json").stdout)
     assert [(item["name"], item["state"]) for item in listed] == [("other", "completed"), ("smoke", "completed")]
 
-    # reports: the flow left one in the store, and a machine that has nothing makes one of both runs
-    assert files.exists(f"{URL}/smoke/report.html")
-    shown = json.loads(call("fourth", "report", "smoke", "other", "--json").stdout)["runs"]
-    assert [(run["place"], run["iterations"]) for run in shown] == [
-        (f"{URL}/smoke", [0, 1, 2]),
-        (f"{URL}/other", [0, 1, 2]),
-    ]
-    assert [run["forked_from"] for run in shown] == [None, f"smoke at {AT}"]
+    reports_are_there(files, call)
 
     # verify reads the store; damage there is found, and repaired
     assert json.loads(call("second", "verify", "smoke", "--json").stdout)["problems"] == []
