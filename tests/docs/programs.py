@@ -64,7 +64,7 @@ def check_yaml(text: str, place: str) -> None:
     """Check a config, or a part of one."""
     data, lines = parse_yaml(text, place)
     try:
-        build_config(data, source=place, lines=lines)
+        build_config(data, source=place, places={path: f"{place}:{line}" for path, line in lines.items()})
     except Exception as error:
         raise WrongCommandError(str(error)) from None
 
@@ -97,8 +97,8 @@ def _valid(config: str, overrides: list[str], files: Mapping[str, str], *, relat
     """Whether a config exists and takes the overrides; ``related``: rules between fields are left aside."""
     try:
         if config in files:
-            data, lines = parse_yaml(files[config], config)
-            build_config(data, overrides, source=config, lines=lines)
+            data, _ = parse_yaml(files[config], config)
+            build_config(data, overrides, source=config)
         elif config in profiles():
             load_config(config, overrides)
         else:

@@ -85,9 +85,8 @@ def test_the_whole_life_of_a_run(tmp_path, home, store, call, uninterrupted):
     process = start(
         "run", f"--set=run.root={URL}", *SIZES, home=home, log=tmp_path / "log", **call.environment("first")
     )
-    manifest = f"{URL}/smoke/iterations/001/consensus/manifest.json"
-    wait_for(lambda: files.exists(manifest), process=process, what=manifest)
-
+    consensus = f"{URL}/smoke/iterations/001/consensus/manifest.json"
+    wait_for(lambda: files.exists(consensus), process=process, what=consensus)
     assert files.exists(f"{URL}/smoke/.progress.json"), "nobody elsewhere can see how far it is"
 
     # a second process is refused, on this machine and on another
@@ -103,8 +102,7 @@ def test_the_whole_life_of_a_run(tmp_path, home, store, call, uninterrupted):
     process = start(
         "resume", "smoke", f"--set=run.root={URL}", home=home, log=tmp_path / "log", **call.environment("first")
     )
-    manifest = f"{URL}/smoke/iterations/001/evaluate/manifest.json"
-    wait_for(lambda: files.exists(manifest), process=process, what=manifest)
+    wait_for(lambda: files.exists(consensus.replace("consensus", "evaluate")), process=process, what="001/evaluate")
     process.send_signal(signal.SIGTERM)
     process.wait(120)
     assert f"--set run.root={URL}" in (tmp_path / "log").read_text().replace("\n", " ")
