@@ -13,8 +13,9 @@ from knowrl_core import errors
 
 _INTRO = """# Commands
 
-`knowrl COMMAND --help` prints the same. `--config` and `--set` mean the same everywhere ([all fields](configuration.md)). Messages and progress
-go to standard error, results to standard output; `--json` prints what a script would read.
+`knowrl COMMAND --help` prints the same. `--config` and `--set` mean the same everywhere ([all
+fields](configuration.md)). Messages and progress go to standard error, results to standard output; `--json` prints
+what a script would read.
 """
 
 
@@ -44,8 +45,8 @@ def _exit_codes() -> str:
             meanings[kind.exit_code] = _text(inspect.getdoc(kind))
     rows = [f"| {code} | {meanings[code]} |" for code in sorted(meanings)]
     note = (
-        "`knowrl doctor` ends with 1 if the profile cannot run here, `knowrl seeds check` with 2 if the files have errors. A mistake in the "
-        "command line itself is 2, too; nothing has been created then."
+        "`knowrl doctor` ends with 1 if the profile cannot run here, `knowrl seeds check` with 2 if the files have "
+        "errors. A mistake in the command line itself is 2, too; nothing has been created then."
     )
     return "\n".join(["## Exit codes", "", "| code | meaning |", "|---|---|", *rows, "", note, ""])
 
@@ -53,10 +54,13 @@ def _exit_codes() -> str:
 def _command(path: str, command: Any) -> list[str]:
     arguments = [item for item in command.params if item.param_type_name == "argument"]
     options = [item for item in command.params if item.param_type_name == "option" and not item.hidden]
-    usage = " ".join([path, *map(_placeholder, arguments), *(_flags(item)[0] for item in options if item.required), "[OPTIONS]"])  # fmt: skip
+    required = [_flags(item)[0] for item in options if item.required]
+    usage = " ".join([path, *map(_placeholder, arguments), *required, "[OPTIONS]"])
     lines = [f"## {path}", "", *inspect.cleandoc(command.help or "").splitlines(), "", "```text", usage, "```", ""]
     rows = [f"| `{_placeholder(item)}` | {_help(item)} | |" for item in arguments]
-    rows += [f"| {', '.join(f'`{flag}`' for flag in _flags(item))} | {_help(item)} | {_default(item)} |" for item in options]  # fmt: skip
+    for item in options:
+        flags = ", ".join(f"`{flag}`" for flag in _flags(item))
+        rows.append(f"| {flags} | {_help(item)} | {_default(item)} |")
     return [*lines, "| argument, option | meaning | default |", "|---|---|---|", *rows, ""]
 
 
@@ -86,7 +90,10 @@ def _help(item: Any) -> str:
     annotation = item.type_descriptor.annotation
     if get_origin(annotation) is Literal:
         text += " One of " + ", ".join(f"`{value}`" for value in get_args(annotation)) + "."
-    bounds = [f"at least {item.min}" if item.min is not None else "", f"at most {item.max}" if item.max is not None else ""]  # fmt: skip
+    bounds = [
+        f"at least {item.min}" if item.min is not None else "",
+        f"at most {item.max}" if item.max is not None else "",
+    ]
     if any(bounds):
         text += f" ({' and '.join(filter(None, bounds))})"
     return text + (" May be repeated." if item.multiple and "repeated" not in text else "")

@@ -10,10 +10,12 @@ Schema = dict[str, Any]
 
 _INTRO = """# Configuration
 
-All fields, as `knowrl_core/config/` declares them. A config is a YAML file (`--config FILE`, or the name of a profile), and single fields are
-overridden by `--set SECTION.FIELD=VALUE`; the value is read as YAML. A file holds only what differs from the defaults below. Unknown keys,
-other types and values out of bounds are refused before anything starts, as is what contradicts another field; the message names file and line,
-field, value, and what is allowed.
+All fields, as `knowrl_core/config/` declares them. A config is a YAML file (`--config FILE`, or the name of a
+profile), and single fields are overridden by `--set SECTION.FIELD=VALUE`; the value is read as YAML. A file holds only
+what differs from the defaults below, or from another file: with `base: cpu` or `base: ../other.yaml` at its top it
+builds on a profile, or on a file by its path from there. Unknown keys, other types and values out of bounds are refused
+before anything starts, as is what contradicts another field; the message names file and line, field, value, and what is
+allowed.
 """
 
 _BOUNDS = {
@@ -48,7 +50,7 @@ def _section(path: str, section: Schema, schema: Schema, depth: int) -> list[str
             below += _section(full, {**found, "default": field.get("default")}, schema, depth + 1)
             continue
         rows.append(
-            f"| {_anchored(full, name)} | {_type(found, schema)} | {_default(path, name, section, field)} "
+            f"| {_anchored(full, name)} | {_type(found, schema)} | {_default(name, section, field)} "
             f"| {_text(field.get('description', ''))} |"
         )
         item = _resolved(found.get("items", {}), schema)
@@ -59,7 +61,7 @@ def _section(path: str, section: Schema, schema: Schema, depth: int) -> list[str
     return [*heading, *([*rows, ""] if len(rows) > 2 else []), *below]
 
 
-def _default(path: str, name: str, section: Schema, field: Schema) -> str:
+def _default(name: str, section: Schema, field: Schema) -> str:
     """A section's own default (such as other sampling for verdicts) counts more than that of its class."""
     own = section.get("default") or {}
     if name in own:

@@ -1,4 +1,4 @@
-"""What MkDocs is told beside ``mkdocs.yml``: generated pages, documents outside of ``docs/``, pages not named in the navigation."""
+"""What MkDocs is told beside ``mkdocs.yml``: generated pages, documents outside of ``docs/``, pages without a place."""
 
 from pathlib import Path
 from typing import Any
