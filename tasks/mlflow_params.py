@@ -1,13 +1,13 @@
 """The parameters that tell runs and iterations apart in MLflow, out of about 140 fields of the config."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from mlflow import MlflowClient
 from mlflow.entities import Param
 
-from knowrl_core.config import Config
+from knowrl_core.config import Config, flatten
 from knowrl_core.storage.layout import StageKey
 from knowrl_core.storage.run_file import RunFile
 
@@ -76,12 +76,3 @@ def telling(config: Mapping[str, Any]) -> dict[str, Any]:
 def config_of_iteration(run_file: RunFile, iteration: int) -> dict[str, Any]:
     """The config that an iteration ran with: later changes undone."""
     return run_file.config_at(StageKey(iteration, "evaluate"))
-
-
-def flatten(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """``{"a": {"b": 1}}`` as ``("a.b", 1)``."""
-    for key, value in data.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

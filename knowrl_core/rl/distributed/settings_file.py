@@ -1,10 +1,10 @@
 """The user's file with DeepSpeed settings: read, and checked against what the run's config says."""
 
 import json
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from knowrl_core.config.flat import flatten
 from knowrl_core.errors import InputError
 from knowrl_core.storage.files import read_small
 
@@ -65,8 +65,8 @@ def read_settings(name: str, ours: Settings) -> Settings:
             f"rl.deepspeed.config: {name} sets {unknown[0]!r}, expected one of {', '.join(_FREE)}",
             hint="Remove it: it does nothing in an update, or would change what a checkpoint holds.",
         )
-    known = dict(_flat(ours))
-    for key, value in _flat(settings):
+    known = dict(flatten(ours))
+    for key, value in flatten(settings):
         owner = _SET_BY.get(key) or _SET_BY.get(key.partition(".")[0])
         if owner and (key not in known or known[key] != value):
             raise _contradiction(name, key, value, known, owner)
@@ -97,11 +97,3 @@ def _read(name: str) -> Settings:
     if not isinstance(settings, dict) or not isinstance(settings.get(ZERO, {}), dict):
         raise InputError(f"rl.deepspeed.config: {name} is no JSON object, or its {ZERO} is none; expected objects")
     return settings
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
