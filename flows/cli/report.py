@@ -9,7 +9,8 @@ import typer
 
 from flows.cli.console import err, out, printable
 from flows.cli.environment import prepare_environment
-from flows.cli.options import JsonOption, SetOption, locate, stored_config
+from flows.cli.machine import confirmed
+from flows.cli.options import JsonOption, SetOption, locate
 from knowrl_core.errors import InputError, KnowrlError
 from knowrl_core.storage.layout import RunPaths
 
@@ -53,7 +54,7 @@ def _log(runs: Sequence[RunPaths], target: Path, set_: list[str] | None) -> None
     """Log the report to each run's MLflow store; a failure is a warning, since the report is there."""
     for paths in runs:
         try:
-            config = stored_config(paths, set_)
+            config = confirmed(paths, set_)
         except KnowrlError as error:
             err.print(f"[yellow]warning:[/] not logged to MLflow: {printable(error.message)}", soft_wrap=True)
             continue

@@ -1,6 +1,8 @@
 """``knowrl report`` as it is typed."""
 
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from typer.testing import CliRunner
@@ -49,3 +51,30 @@ def test_what_is_wrong_is_said(report, tmp_path):
     error = report("one").exception
     assert isinstance(error, ArtifactError)
     assert str(StageKey(0, EVALUATE)) in error.message
+
+
+def test_a_copied_run_does_not_say_where_the_password_of_mlflow_goes(report, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            asked.append(self.headers.get("Authorization"))
+            self.send_error(404)
+
+        do_GET = do_POST  # noqa: N815 - the name that http.server calls
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    uri = f"http://127.0.0.1:{server.server_port}"
+    MadeRun(tmp_path / "runs", "foreign", planned=0, settings=[f"tracking.uri={uri}"]).iteration(0, (0.5, 0.5)).end()
+
+    done = report("foreign")
+    server.shutdown()
+    server.server_close()
+
+    assert done.exit_code == 0, done.output
+    assert "not logged to MLflow" in done.output
+    assert "tracking.uri" in done.output
+    assert asked == []
+    assert (tmp_path / "foreign-report.html").exists()
