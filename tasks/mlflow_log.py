@@ -8,14 +8,14 @@ step and value of a point are those of the manifest.
 import getpass
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
 import yaml
-from mlflow.entities import Metric, RunTag
+from mlflow.entities import Metric, Run, RunTag
 
 from knowrl_core.config import Config
 from knowrl_core.guards import DECISION, find_stop, read_firings
@@ -41,6 +41,8 @@ GUARDS_TAG = "knowrl.guards"
 FORK_TAG = "knowrl.forked_from"
 STOPPED_TAG = "knowrl.stopped"
 BEST_TAG = "knowrl.best"
+INTRODUCED_TAG = "knowrl.introduced"
+"""On a child whose parameters and config are logged."""
 MODEL_TAG = "knowrl.model"
 TAG_LIMIT = 4_000
 """Characters of a tag; MLflow takes 5,000 to 8,000, as the version may be."""
@@ -164,6 +166,8 @@ class MlflowLog:
     def _open_parent(self) -> None:
         key = self._run_file.run_id
         runs = search_runs(self._client, self._experiment, f"tags.`{KEY_TAG}` = '{key}'")
+        runs.sort(key=lambda run: len(run.data.tags), reverse=True)
+        self._delete(runs[1:])  # made twice: the answer to the first call was lost
         if runs:
             self.parent = runs[0].info.run_id
             self._client.update_run(self.parent, status="RUNNING")
@@ -175,18 +179,38 @@ class MlflowLog:
             log_params(self._client, self.parent, self._run_file.config, {})
         self._client.log_dict(self.parent, self._run_file.model_dump(mode="json"), "run.json")
         self._client.log_text(self.parent, yaml.safe_dump(self._run_file.config, sort_keys=False), "config.yaml")
+        self._open_children()
+
+    def _open_children(self) -> None:
+        """Find the children; those of an earlier parent, and those made twice, go."""
         self._children = {}
-        condition = f"tags.`{PARENT_TAG}` = '{self.parent}'"
-        for run in search_runs(self._client, self._experiment, condition) if runs else ():
+        condition = f"tags.`{KEY_TAG}` LIKE '{self._run_file.run_id}/it%'"
+        found = search_runs(self._client, self._experiment, condition)
+        own = [run for run in found if run.data.tags.get(PARENT_TAG) == self.parent]
+        own.sort(key=lambda run: len(run.data.tags), reverse=True)
+        surplus = [run for run in found if run.data.tags.get(PARENT_TAG) != self.parent]
+        for run in own:
             iteration = int(run.data.tags["knowrl.iteration"])
-            self._children[iteration] = _Child(run.info.run_id, dict(run.data.tags))
-            if f"{STAGE_TAG}{EVALUATE}" not in run.data.tags:
-                self._client.update_run(run.info.run_id, status="RUNNING")
+            if iteration in self._children:
+                surplus.append(run)
+                continue
+            child = self._children[iteration] = _Child(run.info.run_id, dict(run.data.tags))
+            if INTRODUCED_TAG not in child.tags:
+                self._introduce(iteration, child)
+            if f"{STAGE_TAG}{EVALUATE}" not in child.tags:
+                self._client.update_run(child.run_id, status="RUNNING")
+        self._delete(surplus)
+
+    def _delete(self, runs: Sequence[Run]) -> None:
+        for run in runs:
+            self._client.delete_run(run.info.run_id)
 
     def _start_over(self) -> None:
-        """Log everything into new runs: a stage was done again, and MLflow cannot replace what it has of it."""
-        for child in self._children.values():
-            self._client.delete_run(child.run_id)
+        """Log everything into new runs: a stage was done again, and MLflow cannot replace what it has of it.
+
+        The parent goes first: whoever is interrupted after that finds no parent, and its children go when they are
+        found without it.
+        """
         old = self._client.get_run(self.parent)
         self._client.delete_run(self.parent)
         self._open_parent()
@@ -215,10 +239,9 @@ class MlflowLog:
             tags[NOTE_TAG] = describe_iteration(self._paths, history, key.iteration)
             metrics = self._iteration_metrics(key.iteration, history)
             self._log_inputs(child, key.iteration, history)
+            self._client.set_terminated(child.run_id, "FINISHED", end_time=_milliseconds(manifest.finished))
         self._client.log_batch(child.run_id, metrics=metrics, tags=[RunTag(name, text) for name, text in tags.items()])
         child.tags |= tags
-        if key.stage == EVALUATE:
-            self._client.set_terminated(child.run_id, "FINISHED", end_time=_milliseconds(manifest.finished))
 
     def _iteration_metrics(self, iteration: int, history: Mapping[StageKey, Manifest]) -> list[Metric]:
         """All numbers of an iteration, the most telling first: MLflow lists and compares them in this order.
@@ -257,11 +280,16 @@ class MlflowLog:
                 _milliseconds(manifest.started),
                 {PARENT_TAG: self.parent, "knowrl.iteration": str(iteration)},
             )
-            config = config_of_iteration(self._run_file, iteration)
-            log_params(self._client, run_id, config, {"iteration": iteration})
-            self._client.log_text(run_id, yaml.safe_dump(config, sort_keys=False), "config.yaml")
-            self._children[iteration] = _Child(run_id, {})
+            child = self._children[iteration] = _Child(run_id, {})
+            self._introduce(iteration, child)
         return self._children[iteration]
+
+    def _introduce(self, iteration: int, child: _Child) -> None:
+        """Log what an iteration ran with; the tag that says so comes last."""
+        config = config_of_iteration(self._run_file, iteration)
+        log_params(self._client, child.run_id, config, {"iteration": iteration})
+        self._client.log_text(child.run_id, yaml.safe_dump(config, sort_keys=False), "config.yaml")
+        self._tag(child, INTRODUCED_TAG, "yes")
 
     def _tag(self, child: _Child, name: str, text: str) -> None:
         if child.tags.get(name) != text:

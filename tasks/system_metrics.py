@@ -21,7 +21,7 @@ SAMPLES: Final = 6
 """Samples in the time of one point, so that a peak of memory between two points is seen."""
 
 KEPT: Final = 50_000
-"""Most values kept while MLflow is away: a week at one point a minute. Then the oldest go."""
+"""Most values kept while MLflow is away: nearly six days at one point a minute. Then the oldest go."""
 
 PREFIX: Final = "system/"
 """MLflow shows metrics that begin so on a page of their own."""

@@ -10,4 +10,4 @@ def code(text: str) -> str:
 
 def plain(text: str) -> str:
     """Text whose signs mean nothing."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\1", re.sub(r"\s+", " ", text))
+    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", re.sub(r"\s+", " ", text))

@@ -1,7 +1,7 @@
 """A run as the report reads it: its record, its committed stages, and tables whose hash is the one recorded."""
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
@@ -76,6 +76,10 @@ class StoredRun:
         check_file(self.paths, ref, SeenFiles(None))
 
 
+WAITING: Final = "waiting"
+"""A part of the stages was done, for others to go on (a relay)."""
+
+
 def read_run(paths: RunPaths, *, state: str | None = None) -> StoredRun:
     """Read a run's record and manifests.
 
@@ -98,6 +102,8 @@ def read_run(paths: RunPaths, *, state: str | None = None) -> StoredRun:
             raise ArtifactError(message, hint=REPAIR_HINT)
     if state is None:
         state = "running" if is_running(paths) else _last_outcome(file)
+    if state == "completed" and len(history) < len(keys):
+        state = WAITING
     stop = None
     if state != "running" and last_evaluated(history) is not None:
         stop = find_stop(_guards(paths, file), paths, history, int(file.config["run"]["iterations"]))

@@ -38,7 +38,7 @@ def axis(values: Iterable[float], height: float, *, bounds: tuple[float, float] 
         high = low + 1.0
     step = _step((high - low) / 4)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return Axis(tuple(round(number * step, 12) for number in range(first, last + 1)), height)
+    return Axis(tuple(float(f"{number * step:.12g}") for number in range(first, last + 1)), height)
 
 
 def places(iterations: int, *, edge: float = 2.0) -> list[float]:

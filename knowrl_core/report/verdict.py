@@ -109,8 +109,9 @@ def _main(facts: Facts, probe: SetScores, flip: SetFlips | None) -> str:
     name = probe.headline.replace("_", " ")
     base = _at(facts, probe.head.values, 0)
     if flip is None or facts.compared is None or base is None:
-        known = [value for value in probe.head.values if value is not None]
-        return f"{name.capitalize()} on the probe is {known[0]:.3f}{_interval(facts, probe, 0)} ({probe.tasks} tasks)."
+        at = next(at for at in facts.iterations if _at(facts, probe.head.values, at) is not None)
+        known = _number(_at(facts, probe.head.values, at))
+        return f"{name.capitalize()} on the probe is {known}{_interval(facts, probe, at)} ({probe.tasks} tasks)."
     at = facts.compared
     value = _at(facts, probe.head.values, at)
     difference = f"{flip.difference:+.3f}" if flip.difference is not None else "undefined"
@@ -118,11 +119,16 @@ def _main(facts: Facts, probe: SetScores, flip: SetFlips | None) -> str:
         difference += f", 95 % interval {flip.lower:+.3f} to {flip.upper:+.3f}"
     text = f"{name.capitalize()} on the probe went from {base:.3f} (base model) to {_number(value)}"
     if facts.best:
-        text += f" at iteration {at}, the best of {len(facts.iterations) - 1}"
+        text += f" at iteration {at}, the best of {_measured(facts, probe)}"
     else:
         text += f" at iteration {at}, the last; no iteration is better than the base model"
     text += f" (difference {difference}; {flip.mended} tasks mended, {flip.broken} broken, McNemar p {_p(flip.p)})."
     return text
+
+
+def _measured(facts: Facts, probe: SetScores) -> int:
+    """How many iterations after the base model were measured."""
+    return sum(at > 0 and _at(facts, probe.head.values, at) is not None for at in facts.iterations)
 
 
 def _warmup(facts: Facts, probe: SetScores) -> list[str]:
@@ -180,6 +186,7 @@ def _progress(facts: Facts) -> str:
     words = {
         "running": f"It is running: iteration {done} of {facts.planned}.",
         "completed": f"It is complete: {done} of {facts.planned} iterations; no guard stopped it.",
+        "waiting": f"It waits for others to go on: iteration {done} of {facts.planned}; no guard stopped it.",
         "not started": "It has not started.",
     }
     return words.get(facts.state, f"Its last attempt was {facts.state} in iteration {done} of {facts.planned}.")
