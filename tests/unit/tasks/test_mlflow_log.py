@@ -43,7 +43,9 @@ def store(tmp_path_factory):
 
 
 def made(root, name):
-    return MadeRun(root, name, planned=1, settings=SETTINGS, resamples=0).iteration(0, (0.5, 0.5)).iteration(1, (0.6, 0.7))
+    return (
+        MadeRun(root, name, planned=1, settings=SETTINGS, resamples=0).iteration(0, (0.5, 0.5)).iteration(1, (0.6, 0.7))
+    )
 
 
 def log(uri, run, history=None):
@@ -75,8 +77,9 @@ def content(store, run):
     return found
 
 
-@pytest.mark.parametrize(("done", "again", "stride"), [(False, False, 2), (True, True, 3)], ids=["first", "redone"])
-def test_whichever_call_fails_all_is_there_once_in_the_end(done, again, stride, store, tmp_path, monkeypatch):
+@pytest.mark.parametrize("case", [(False, False, 2), (True, True, 3)], ids=["first", "redone"])
+def test_whichever_call_fails_all_is_there_once_in_the_end(case, store, tmp_path, monkeypatch):
+    done, again, stride = case
     expected = made(tmp_path, f"whole-{done}-{again}")
     log(store[0], expected)
     for n in range(1, 200, stride):

@@ -121,6 +121,16 @@ def test_a_run_in_progress(made):
     assert one(other.paths).state == "killed", "nobody holds it, and its attempt has no end"
 
 
+def test_a_run_that_waits_for_others_is_not_complete(made):
+    run = made(planned=3).iteration(0, (0.5, 0.5)).iteration(1, (0.9, 0.9)).iteration(2, (0.9, 0.9), until=GENERATE)
+    found = one(run.end())
+    assert found.state == "waiting"
+    told = " ".join(found.verdict.sentences)
+    assert "It waits for others to go on: iteration 2 of 3" in told
+    assert "the best of 1 (" in told
+    assert "complete" not in told
+
+
 def test_a_set_that_is_missing_in_some_iterations(made):
     run = made(sets={"probe": 40, "kuq": 20}, planned=2)
     run.iteration(0, (0.5, 0.5), skip=("kuq",)).iteration(1, (0.8, 0.8)).iteration(2, (0.7, 0.7), skip=("kuq",))
