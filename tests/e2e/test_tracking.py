@@ -20,6 +20,7 @@ from knowrl_core.storage.run_file import ConfigChange, RunFile
 from knowrl_core.storage.verify import committed_manifests
 from tasks.reporter import Reporter
 from tasks.tracking import Tracker
+from tests.browser import chromium, needs_chromium, open_file
 from tests.e2e.helpers import TINY, environment_of, in_stage, kill_group, knowrl, start, wait_for
 from tests.e2e.servers import Server
 
@@ -352,6 +353,17 @@ def test_the_report_is_in_the_folder_in_mlflow_and_in_prefect(finished, prefect_
     [artifact] = httpx.post(f"{prefect_server}/artifacts/filter", json=wanted).raise_for_status().json()
     assert artifact["flow_run_id"]
     assert "report.html" in artifact["data"]
+
+
+@needs_chromium
+def test_the_report_of_a_real_run_in_a_real_browser(finished):
+    with chromium() as browser:
+        page, trouble = open_file(browser.new_context(), finished.paths.folder / "report.html")
+        assert page.locator("h1").text_content() == "smoke"
+        charts = page.locator("figure.chart")
+        assert charts.count() >= 12
+        assert all(chart.locator("svg.area").bounding_box()["width"] > 100 for chart in charts.all())
+        assert trouble == []
 
 
 def test_after_kill_and_resume_all_is_there_once(finished, tmp_path, home, prefect_server):

@@ -1,31 +1,22 @@
 """The report in a real browser: what it loads and runs, whether it can be read, and used by keyboard."""
 
 import re
-import shutil
 from itertools import pairwise
 
 import pytest
 
 from knowrl_core.report.write import make_report, write_report
+from tests.browser import chromium, needs_chromium, open_file
 from tests.unit.knowrl_core.report.conftest import SCRIPT
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt-get install chromium)"),
-]
+pytestmark = [pytest.mark.slow, needs_chromium]
 VIEWS = {"light": (1280, "light"), "dark": (1280, "dark"), "phone": (360, "light")}
 
 
 @pytest.fixture(scope="module")
 def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        # Root's processes have no sandbox of Chromium's; what is opened is our own file.
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +42,7 @@ def opened(browser, files):
         width, scheme = VIEWS[view]
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **options)
         contexts.append(context)
-        page = context.new_page()
-        trouble = []
-        page.on("console", lambda message: trouble.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: trouble.append(str(error)))
-        page.on("dialog", lambda dialog: (trouble.append(f"dialog {dialog.message}"), dialog.dismiss()))
-        page.on("request", lambda request: request.url.startswith("file:") or trouble.append(f"request {request.url}"))
-        page.goto(files[which].as_uri())
-        return page, trouble
+        return open_file(context, files[which])
 
     yield open_
     for context in contexts:
