@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -140,21 +141,26 @@ class LocalCompose:
         _out.print(f"{name} is up" + (f" on 127.0.0.1:{self.ports[name]}" if name in self.ports else ""))
 
     def stop(self) -> None:
-        """End all services, the last one first."""
-        for name in reversed(self.processes):
-            process = self.processes[name]
+        """End all services: at the same time those that no other needs any more."""
+        left = set(self.services)
+        while left:
+            leaves = left - {other for name in left for other in self.services[name].after}
+            self._end({name: self.processes.pop(name) for name in leaves if name in self.processes})
+            left -= leaves
+
+    def _end(self, processes: Mapping[str, subprocess.Popen[bytes]]) -> None:
+        for name, process in processes.items():
             # PostgreSQL's fast shutdown is SIGINT; its SIGTERM waits for every client to leave.
-            number = signal.SIGINT if name == DATABASE else signal.SIGTERM
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT if name == DATABASE else signal.SIGTERM)
+        deadline = time.monotonic() + 20
+        for name, process in processes.items():
             try:
-                os.killpg(process.pid, number)
-                process.wait(20)
-            except ProcessLookupError:
-                pass
+                process.wait(max(deadline - time.monotonic(), 0))
             except subprocess.TimeoutExpired:
                 _out.print(f"{name} does not end; it is killed")
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-        self.processes.clear()
 
     def watch(self) -> None:
         """Start services again that end, as ``restart: unless-stopped`` says; until interrupted."""
