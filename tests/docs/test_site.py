@@ -8,10 +8,10 @@ import sys
 
 import pytest
 import typer
-from scripts.site.command_reference import walk
 
 from flows.cli.main import app
 from knowrl_core.config import Config
+from scripts.site.command_reference import walk
 from tests.docs.pages import REPOSITORY
 
 
