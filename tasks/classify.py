@@ -16,6 +16,7 @@ from knowrl_core.storage.layout import CLASSIFY, GENERATE, StageKey
 from knowrl_core.storage.manifest import FileRef
 from knowrl_core.storage.schemas import Candidate, VerdictRecord
 from knowrl_core.verdicts import expected_steps, judge_tasks
+from knowrl_core.verdicts.channel import CHANNEL, Channel, channel_steps, judge_by_channel
 from knowrl_core.worker import EngineSpec
 from tasks.context import RunContext
 from tasks.generate import CANDIDATES, held_out
@@ -34,9 +35,18 @@ def _config(config: Config) -> dict[str, Any]:
     return {
         "verdict": verdict_slice(config),
         "votes": config.consensus.reward.votes,
+        **_channel_slice(config),
         "anchors": {"share": share, "held_out": held_out if share else []},
         "engine": engine_slice(config),
     }
+
+
+def _channel_slice(config: Config) -> dict[str, Any]:
+    """What verdicts by likelihood depend on; nothing where there are none, so that other runs keep their signatures."""
+    if config.consensus.reward.votes != CHANNEL:
+        return {}
+    # The draws are verdict.k, and how introspection samples changes no likelihood.
+    return {"channel": {"shots": config.consensus.reward.channel_shots}}
 
 
 def _inputs(ctx: RunContext, key: StageKey) -> list[FileRef]:
@@ -49,7 +59,8 @@ def _inputs(ctx: RunContext, key: StageKey) -> list[FileRef]:
         *teacher_refs(ctx, parent),
     ]
     if ctx.config.consensus.anchors.share:
-        refs += [*ctx.pin_refs("files.feasible", "files.infeasible", "files.probe"), *benchmark_refs(ctx.config)]
+        seeds = () if ctx.config.consensus.reward.votes == CHANNEL else ("files.feasible", "files.infeasible")
+        refs += [*ctx.pin_refs(*seeds, "files.probe"), *benchmark_refs(ctx.config)]
         refs.append(ctx.ref(StageKey(0, GENERATE), CANDIDATES))
     return refs
 
@@ -62,7 +73,8 @@ def _body(ctx: RunContext, key: StageKey, writer: StageWriter) -> None:
     share = ctx.config.consensus.anchors.share
     anchors = _anchors(ctx, key, len(tasks)) if share else []
     teacher = teacher_spec(ctx, parent)
-    judge = _Judge(ctx, key, total=len(tasks) + len(anchors) + (len(tasks) if teacher else 0))
+    taught = 0 if teacher is None else _teacher_steps(ctx.config, len(tasks))
+    judge = _Judge(ctx, key, total=expected_steps(len(tasks) + len(anchors), ctx.config.verdict) + taught)
     verdicts = judge(tasks, ctx.engine_spec(parent), CLASSIFY)
     writer.write(VERDICTS, VerdictRecord, verdicts)
     writer.metrics |= {"tasks": len(tasks), "verdicts": len(verdicts)}
@@ -80,7 +92,8 @@ def _body(ctx: RunContext, key: StageKey, writer: StageWriter) -> None:
             **finite_mean("anchors/called_feasible", [item.verdict == FEASIBLE for item in rows]),
         }
     if teacher:  # last, since it takes the policy's place in the worker
-        rows = judge(tasks, teacher, TEACHER)
+        by_channel = ctx.config.consensus.reward.votes == CHANNEL
+        rows = judge.by_channel(tasks, teacher) if by_channel else judge(tasks, teacher, TEACHER)
         writer.write(TEACHER_VERDICTS, VerdictRecord, rows)
         writer.metrics |= {
             **finite_mean("teacher/called_feasible", [item.verdict == FEASIBLE for item in rows]),
@@ -110,7 +123,7 @@ class _Judge:
 
     def __init__(self, ctx: RunContext, key: StageKey, *, total: int) -> None:
         self._ctx, self._key = ctx, key
-        self._done, self._total = 0, expected_steps(total, ctx.config.verdict)
+        self._done, self._total = 0, total
 
     def __call__(self, tasks: Sequence[tuple[str, str]], spec: EngineSpec, stream: str) -> list[VerdictRecord]:
         ctx, done = self._ctx, self._done
@@ -129,6 +142,34 @@ class _Judge:
         )
         self._done += expected_steps(len(tasks), ctx.config.verdict)
         return records
+
+    def by_channel(self, tasks: Sequence[tuple[str, str]], spec: EngineSpec) -> list[VerdictRecord]:
+        """The tasks by their likelihood under the introspection prompts."""
+        ctx, done = self._ctx, self._done
+        records = judge_by_channel(
+            ctx.engine(self._key, spec),
+            tasks,
+            channel=_channel(ctx.config),
+            introspection=ctx.config.introspection,
+            seeds=ctx.inputs.seeds,
+            prompts=ctx.inputs.prompts,
+            run_seed=ctx.seed,
+            iteration=self._key.iteration,
+            policy=spec.policy,
+            progress=lambda now, _: ctx.reporter.advance(done + now, self._total),
+        )
+        self._done += _teacher_steps(ctx.config, len(tasks))
+        return records
+
+
+def _channel(config: Config) -> Channel:
+    return Channel(draws=config.verdict.k, shots=config.consensus.reward.channel_shots)
+
+
+def _teacher_steps(config: Config, tasks: int) -> int:
+    if config.consensus.reward.votes == CHANNEL:
+        return channel_steps(tasks, _channel(config))
+    return expected_steps(tasks, config.verdict)
 
 
 STAGE = Stage(name=CLASSIFY, config=_config, inputs=_inputs, body=_body)

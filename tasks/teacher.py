@@ -2,12 +2,17 @@
 
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Final
 
 from knowrl_core.rl.average import AVERAGE
 from knowrl_core.storage.manifest import FileRef
 from knowrl_core.storage.retention import CHECKPOINT
+from knowrl_core.verdicts.channel import CHANNEL
 from knowrl_core.worker import EngineSpec
 from tasks.context import RunContext
+
+FROZEN_TEACHERS: Final = ("initial", CHANNEL)
+"""Values of ``consensus.reward.votes`` with which the initial model judges."""
 
 TEACHER = "teacher"
 """The stream of the teacher's verdicts: the initial model must not repeat the noise of the policy's."""
@@ -23,7 +28,7 @@ def teacher_spec(ctx: RunContext, parent: int) -> EngineSpec | None:
     votes = ctx.config.consensus.reward.votes
     if votes == "policy":
         return None
-    if votes == "initial":
+    if votes in FROZEN_TEACHERS:
         return ctx.engine_spec(0)
     spec, weights = ctx.engine_spec(parent), _average_weights(ctx, parent)
     if not weights:
@@ -33,8 +38,14 @@ def teacher_spec(ctx: RunContext, parent: int) -> EngineSpec | None:
 
 
 def teacher_refs(ctx: RunContext, parent: int) -> list[FileRef]:
-    """The teacher's weights as inputs, beside the parent's checkpoint, which holds the average."""
-    return ctx.checkpoint_refs(0) if ctx.config.consensus.reward.votes == "initial" and parent else []
+    """What the teacher judges with, as inputs beside the parent's checkpoint, which holds the average."""
+    votes = ctx.config.consensus.reward.votes
+    refs = ctx.checkpoint_refs(0) if votes in FROZEN_TEACHERS and parent else []
+    if votes == CHANNEL:
+        prompts = ctx.inputs.prompts
+        refs += ctx.template_refs([prompts.introspect_feasible, prompts.introspect_infeasible])
+        refs += ctx.pin_refs("files.feasible", "files.infeasible")
+    return refs
 
 
 def average_folder(ctx: RunContext, parent: int) -> Path:

@@ -97,10 +97,16 @@ class VerdictConfig(Section):
 class RewardConfig(Section):
     """What a verdict is rewarded for: agreement with its task's label, which is found in these steps."""
 
-    votes: Literal["policy", "initial", "average"] = "policy"
+    votes: Literal["policy", "initial", "average", "channel"] = "policy"
     """Whose verdicts give the label. ``policy``: the verdicts that are rewarded (KnowRL). ``initial``: those of the
-    frozen initial model. ``average``: those of an exponential average of the policy's weights. The last two are asked
-    separately in stage ``classify``, in the same views."""
+    frozen initial model. ``average``: those of an exponential average of the policy's weights. These two are asked
+    separately in stage ``classify``, in the same views. ``channel``: the frozen initial model judges by likelihood:
+    under which of the two introspection prompts is the task likelier? Its threshold means nothing by itself: use
+    ``evidence: probability`` with the rule ``rank`` or ``prior_corrected``."""
+
+    channel_shots: Annotated[int, Field(ge=1, le=64)] = 16
+    """Few-shot examples in the prompts of ``votes: channel``; they are drawn anew for each of the ``verdict.k``
+    verdicts."""
 
     average_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     """Share of the averaged weights that an iteration keeps (``votes: average`` only)."""
@@ -109,9 +115,11 @@ class RewardConfig(Section):
     """What is compared: the share of the k verdicts, or the exact label probability, averaged over the views
     (constrained verdicts only). A model that always says the same has no votes left to compare, but still a ranking."""
 
-    rule: Literal["majority", "prior_corrected"] = "majority"
+    rule: Literal["majority", "prior_corrected", "rank"] = "majority"
     """``majority``: the label with more votes. ``prior_corrected``: infeasible where a task's share of infeasible is
-    above the median over the batch, feasible where it is below, so that a general lean to one label earns nothing."""
+    above the median over the batch, feasible where it is below, so that a general lean to one label earns nothing.
+    ``rank``: the same labels, and a task's strength is its rank in the batch, so a gate at 0.75 takes the outer half
+    whatever the scale of the evidence."""
 
 
 class AnchorConfig(Section):

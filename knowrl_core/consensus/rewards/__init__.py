@@ -1,8 +1,8 @@
 """Rewards: evidence of a task -> rule -> its label and strength -> a reward for each verdict.
 
 1. *Evidence* (:mod:`.evidence`) is how much speaks for infeasible: a share of votes or a mean probability.
-2. A *rule* (:mod:`.majority`, :mod:`.prior_corrected`) moves the evidence of all tasks of an iteration so that 1/2
-   parts the labels.
+2. A *rule* (:mod:`.majority`, :mod:`.prior_corrected`, :mod:`.rank`) moves the evidence of all tasks of an iteration so
+   that 1/2 parts the labels.
 3. :func:`decide` reads label and strength off the moved evidence.
 4. :func:`agreement` rewards the verdicts that equal the label.
 
@@ -14,6 +14,7 @@ from knowrl_core.consensus.rewards.decide import RULES, Decision, LabelRule, dec
 from knowrl_core.consensus.rewards.evidence import Evidence, evidence_of, mean_probability, median_of
 from knowrl_core.consensus.rewards.majority import majority
 from knowrl_core.consensus.rewards.prior_corrected import prior_corrected
+from knowrl_core.consensus.rewards.rank import rank
 
 __all__ = [
     "RULES",
@@ -27,4 +28,5 @@ __all__ = [
     "mean_probability",
     "median_of",
     "prior_corrected",
+    "rank",
 ]

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 from knowrl_core.consensus.rewards.evidence import Evidence
 from knowrl_core.consensus.rewards.majority import majority
 from knowrl_core.consensus.rewards.prior_corrected import prior_corrected
+from knowrl_core.consensus.rewards.rank import rank
 from knowrl_core.labels import FEASIBLE, INFEASIBLE, Label
 
 
@@ -22,7 +23,7 @@ class LabelRule(Protocol):
         ...
 
 
-RULES: Final[dict[str, LabelRule]] = {"majority": majority, "prior_corrected": prior_corrected}
+RULES: Final[dict[str, LabelRule]] = {"majority": majority, "prior_corrected": prior_corrected, "rank": rank}
 """The rules of ``consensus.reward.rule`` by name."""
 
 

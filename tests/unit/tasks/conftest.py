@@ -88,7 +88,7 @@ class Context:
         return [FileRef(path=f"external/{name}", sha256="x") for name in names]
 
     def template_refs(self, templates):
-        return [FileRef(path="external/prompts/verdict", sha256="x") for _ in templates]
+        return [FileRef(path=f"external/prompts/{item.name}", sha256="x") for item in templates]
 
     def decision_refs(self, iteration):
         return [FileRef(path=f"iterations/{iteration - 1:03d}/evaluate/decision.json", sha256="x")]

@@ -131,3 +131,26 @@ def test_the_slice_holds_what_decides_who_judges(make_context):
     share = "consensus.anchors.share=0.1"
     with_set, without = make_context([share]), make_context([share, "evaluation.benchmarks=[]"])
     assert _config(with_set.config) != _config(without.config)
+
+
+CHANNEL = ("consensus.reward.votes=channel", "consensus.reward.channel_shots=3")
+
+
+def test_the_initial_model_judges_by_likelihood(classified):
+    ctx, writer = classified(*CHANNEL, "consensus.anchors.share=0.5")
+    # Four draws of each label, every time all six tasks, after the policy's own verdicts and the anchors'.
+    assert [(folder, len(asked)) for folder, asked in ctx.worker.asked] == [("/m1", 6), ("/m1", 6), *[("/m0", 6)] * 8]
+    taught = writer.tables["teacher.parquet"]
+    assert [row.view for row in taught[:4]] == [f"channel-{draw}" for draw in range(4)]
+    assert {row.policy for row in taught} == {"it0"}
+    assert ctx.progress[-1] == (12 + 48, 12 + 48)
+    told = paths(ctx)
+    assert len(set(told)) == len(told)
+    assert {"external/model", "external/files.feasible", "external/files.infeasible"} <= set(told)
+    assert sum("introspect" in path for path in told) == 2
+
+
+def test_only_its_own_settings_change_the_signature_of_a_stage(classified):
+    plain, channel = classified()[0].config, classified(*CHANNEL)[0].config
+    assert "channel" not in _config(plain)
+    assert _config(channel)["channel"] == {"shots": 3}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knowrl_core.consensus.rewards import RULES, Decision, agreement, decide, majority, median_of, prior_corrected
+from knowrl_core.consensus.rewards import RULES, Decision, agreement, decide, majority, median_of, prior_corrected, rank
 from knowrl_core.consensus.vote import tally
 
 Y, N, U = "feasible", "infeasible", "unparseable"
@@ -50,6 +50,21 @@ def test_the_majority_takes_evidence_as_it_is():
 )
 def test_prior_correction_by_hand(before, after):
     assert prior_corrected(before) == after
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        # Of four, with the middle two alike: (0 + 1/2) / 4, (1 + 2/2) / 4 twice, (3 + 1/2) / 4.
+        (shares("1/9", "1/3", "1/3", "2/5"), shares("1/8", "1/2", "1/2", "7/8")),
+        (shares("2/5", None, "1/9"), shares("3/4", None, "1/4")),
+        (shares("1/3", "1/3", "1/3"), shares("1/2", "1/2", "1/2")),
+        (shares(None), shares(None)),
+        (shares(), shares()),
+    ],
+)
+def test_ranks_by_hand(before, after):
+    assert rank(before) == after
 
 
 def test_decisions_by_hand():
