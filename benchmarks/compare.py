@@ -53,7 +53,13 @@ class Comparison:
 
 
 def compare(
-    case: str, peer_name: str, ours: Repeated[R], peer: Repeated[R], rates: tuple[float, float]
+    case: str,
+    peer_name: str,
+    ours: Repeated[R],
+    peer: Repeated[R],
+    rates: tuple[float, float],
+    *,
+    unit: str = "tokens/s",
 ) -> list[Comparison]:
     """The lines for one peer.
 
@@ -62,17 +68,18 @@ def compare(
         peer_name: The peer, with its version.
         ours: Our repetitions.
         peer: The peer's.
-        rates: Tokens a second, ours and the peer's.
+        rates: How much a second, ours and the peer's.
+        unit: Of the rates.
     """
     pairs: Mapping[str, tuple[float, float]] = {
-        "tokens/s": rates,
+        unit: rates,
         "s": (ours.seconds, peer.seconds),
         "MB peak": (ours.peak, peer.peak),
         "MB increase": (ours.increase, peer.increase),
     }
     return [
-        Comparison(case, round(mine, 3), round(theirs, 3), peer_name, round(mine / theirs, 4), unit)
-        for unit, (mine, theirs) in pairs.items()
+        Comparison(case, round(mine, 3), round(theirs, 3), peer_name, round(mine / theirs, 4), name)
+        for name, (mine, theirs) in pairs.items()
     ]
 
 

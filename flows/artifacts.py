@@ -5,7 +5,7 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from flows.run_artifacts import artifact_key
+from flows.artifact_keys import artifact_key
 from knowrl_core.report.markdown import code, plain
 from tasks.context import RunContext
 from tasks.reporter import Reporter
@@ -35,7 +35,7 @@ def publish_report(ctx: RunContext) -> None:
     ctx.reporter.message(f"report: {written.place}")
     try:
         create_markdown_artifact(
-            _markdown(written), key=f"{artifact_key(ctx.config.run.name)}-report", description="What the run came to"
+            _markdown(written), key=artifact_key(ctx.config.run.name, "report"), description="What the run came to"
         )
     except Exception as error:
         ctx.reporter.warning(f"Prefect does not take the report's link: {type(error).__name__}: {error}")

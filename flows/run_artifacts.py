@@ -15,6 +15,7 @@ from prefect.artifacts import create_progress_artifact, create_table_artifact, u
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 
+from flows.artifact_keys import artifact_key
 from knowrl_core.guards import Stop
 from knowrl_core.report import Standing, iteration_rows
 from knowrl_core.report.scale import rough_duration
@@ -113,18 +114,17 @@ class RunArtifacts(MeteredReporter):
             return
         name, history, now = self._run.paths.name, self._history, self.meter.read()
         standing = Standing(name, self._run.keys, history, iteration_rows(history), ())
-        key = artifact_key(name)
         left = standing.run_left(now) if now else None
         text = f"Run {name}: {len(history)} of {len(standing.keys)} stages"
         text += f", {now.stage}" + (f" {counts(now)}" if now.total else "") if now else ""
         text += f", {rough_duration(left)} left" if left else ""
-        self._progress(f"{key}-progress", 100.0 * standing.fraction(now), text)
+        self._progress(artifact_key(name, "progress"), 100.0 * standing.fraction(now), text)
         failed = self._failed
         running = now.stage if now else None
         rows = stage_rows(standing, running, str(failed) if failed else None)
-        self._table(f"{key}-stages", rows, f"Stages of run {name}")
+        self._table(artifact_key(name, "stages"), rows, f"Stages of run {name}")
         end = f". Stopped after iteration {self.stop.iteration}: {self.stop.reason}" if self.stop else ""
-        self._table(key, titled_rows(history), f"Iterations of run {name}{end}")
+        self._table(artifact_key(name, "iterations"), titled_rows(history), f"Iterations of run {name}{end}")
 
     def _progress(self, key: str, percent: float, text: str) -> None:
         if self._sent.get(key) == (percent, text):
@@ -144,12 +144,6 @@ class RunArtifacts(MeteredReporter):
         else:
             self._ids[key] = cast(UUID, create_table_artifact(rows, key, text))
         self._sent[key] = rows, text
-
-
-def artifact_key(run: str) -> str:
-    """The key of a run's artifacts: Prefect takes lower-case letters, digits and dashes."""
-    name = "".join(char if char.isalnum() and char.isascii() else "-" for char in run.lower())
-    return f"knowrl-{name.strip('-')}"
 
 
 def stage_rows(standing: Standing, running: str | None, failed: str | None) -> list[dict[str, Any]]:

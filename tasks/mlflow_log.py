@@ -130,8 +130,12 @@ class MlflowLog:
     def end(self, status: str, history: Mapping[StageKey, Manifest]) -> None:
         """Say how the attempt ended: ``FINISHED``, ``FAILED`` or ``KILLED``, and register the best checkpoint.
 
-        An attempt that did a part of the stages, for others to go on, has no best checkpoint to register yet.
+        The run itself goes on when an attempt was well and stages are missing all the same: they are done elsewhere (a
+        relay). Then the parent and the iteration under way stay RUNNING, and there is nothing to register yet.
         """
+        stopped = find_stop(self._config.guards, self._paths, history, self._config.run.iterations)
+        if status == "FINISHED" and not stopped and any(key not in history for key in keys_of(self._config)):
+            return
         for iteration, child in self._children.items():
             if f"{STAGE_TAG}{EVALUATE}" not in child.tags:
                 self._client.log_batch(child.run_id, metrics=self._iteration_metrics(iteration, history))
@@ -140,8 +144,7 @@ class MlflowLog:
         # The end of the last stage, so that starting a finished run again does not make it longer.
         last = max((_milliseconds(manifest.finished) for manifest in history.values()), default=None)
         self._client.set_terminated(self.parent, status, end_time=last if status == "FINISHED" else None)
-        stopped = find_stop(self._config.guards, self._paths, history, self._config.run.iterations)
-        if status == "FINISHED" and (stopped or all(key in history for key in keys_of(self._config))):
+        if status == "FINISHED":
             told = self._registry.publish(history, lambda iteration: self._children[iteration].run_id)
             self._client.set_tag(self.parent, MODEL_TAG, told)
 

@@ -5,6 +5,7 @@ import json
 import queue
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final, Literal
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 MAX_LINE: Final = 64 * 1024
 """Most bytes of a line of standard input."""
 _PATIENCE: Final = 0.05
-"""Seconds that a chunk waits for another line before it is asked."""
+"""Seconds that a chunk may wait in all to be fuller: whoever writes a line now and then is not kept waiting."""
 
 
 def judge(
@@ -130,7 +131,7 @@ def _parse(line: bytes, number: int, *, text: bool) -> dict[str, Any]:
 
 
 def _chunks(source: BinaryIO) -> Iterator[list[tuple[int, bytes]]]:
-    """Numbered lines in chunks: all that are there, and no waiting for more than are."""
+    """Numbered lines in chunks: all that are there, while the lines before them are answered the next ones gather."""
     from tasks.judge import CHUNK
 
     lines: queue.Queue[tuple[int, bytes] | None] = queue.Queue(4 * CHUNK)
@@ -144,9 +145,10 @@ def _chunks(source: BinaryIO) -> Iterator[list[tuple[int, bytes]]]:
     threading.Thread(target=read, name="standard input", daemon=True).start()
     while (first := lines.get()) is not None:
         chunk: list[tuple[int, bytes]] = [first]
+        until = time.monotonic() + _PATIENCE
         while len(chunk) < CHUNK:
             try:
-                more = lines.get(timeout=_PATIENCE)
+                more = lines.get(timeout=max(0.0, until - time.monotonic()))  # at once where one is there
             except queue.Empty:
                 break
             if more is None:

@@ -15,7 +15,7 @@ from knowrl_core.config.learning import (
 from knowrl_core.config.load import DEFAULT_PROFILE, build_config, deep_merge, find_profile, load_config, profiles
 from knowrl_core.config.model import Config
 from knowrl_core.config.paths import anchored
-from knowrl_core.config.problems import redacted
+from knowrl_core.config.problems import redacted, redacted_values
 from knowrl_core.config.rl import DeepSpeedConfig, LoraConfig, RLConfig, WarmupConfig
 from knowrl_core.config.system import (
     RUN_NAME,
@@ -62,4 +62,5 @@ __all__ = [
     "load_config",
     "profiles",
     "redacted",
+    "redacted_values",
 ]

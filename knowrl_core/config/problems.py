@@ -3,7 +3,7 @@
 import difflib
 import re
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -16,6 +16,18 @@ MAX_SHOWN = 20
 def redacted(text: str) -> str:
     """A text as it may be shown: passwords in its URIs are masked."""
     return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", text)
+
+
+def redacted_values(value: Any) -> Any:
+    """JSON values with every text as it may be shown.
+
+    Text by text, since what stands between the address in one field and an ``@`` in another is no password.
+    """
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, Mapping):
+        return {name: redacted_values(item) for name, item in value.items()}
+    return [redacted_values(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def section_at(model: type[BaseModel], path: Path) -> type[BaseModel] | None:

@@ -23,7 +23,9 @@ from knowrl_core.storage.schemas import MetricRecord, PredictionRecord
 ALWAYS_INFEASIBLE: Final = "always_infeasible"
 ALWAYS_FEASIBLE: Final = "always_feasible"
 TFIDF: Final = "tfidf"
-CONTROLS: Final = (ALWAYS_INFEASIBLE, ALWAYS_FEASIBLE, TFIDF)
+CONSTANTS: Final = (ALWAYS_INFEASIBLE, ALWAYS_FEASIBLE)
+"""Those that give one answer for everything."""
+CONTROLS: Final = (*CONSTANTS, TFIDF)
 """Names of the controls, in the order of the tables."""
 
 FOLDS: Final = 5

@@ -1,9 +1,10 @@
 """Keeps third-party progress bars and notices off the user's screen."""
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
@@ -17,7 +18,8 @@ _LOGGERS = ("transformers", "huggingface_hub", "tokenizers", "gguf", "torch")
 def quiet() -> Iterator[None]:
     """Silence transformers and huggingface_hub inside the block: bars, warnings and log lines below an error.
 
-    KnowRL reports what matters itself. Settings are put back afterwards.
+    KnowRL reports what matters itself. Settings are put back afterwards. What is printed all the same goes to standard
+    error, since standard output is for results: DeepSpeed, which transformers loads where it is installed, logs there.
     """
     # Some modules of transformers use tqdm itself, past the library's own switch: tell every bar made in here.
     start_bar = tqdm.__init__
@@ -35,7 +37,7 @@ def quiet() -> Iterator[None]:
         disable_progress_bars()
         for name in _LOGGERS:
             logging.getLogger(name).setLevel(logging.ERROR)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(sys.stderr):
             warnings.simplefilter("ignore")
             yield
     finally:

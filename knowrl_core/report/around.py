@@ -5,7 +5,6 @@ from typing import Final
 
 import yaml
 
-from knowrl_core.config import redacted
 from knowrl_core.report import events
 from knowrl_core.report.chart import Chart
 from knowrl_core.report.charts import (
@@ -177,7 +176,7 @@ def facts(run: RunReport) -> list[tuple[str, str]]:
 
 def config_text(run: RunReport) -> str:
     """The config as YAML."""
-    return redacted(yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True, width=100))
+    return yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True, width=100)
 
 
 def cost_line(run: RunReport) -> str:

@@ -254,9 +254,8 @@ def rules_of(run: RunReport, item: SetScores) -> list[Rule]:
     """The controls of a set, and what the untouched model scored."""
     base = run.at(item.head.values, 0)
     found = [Rule("Base model (iteration 0)", base, "base")] if base is not None else []
-    constant = [value for name, value in item.controls.items() if name != TFIDF]
-    if constant:
-        found.append(Rule("Best constant answer", max(constant), "constant"))
+    if item.best_constant is not None:
+        found.append(Rule("Best constant answer", item.best_constant, "constant"))
     if TFIDF in item.controls:
         found.append(Rule("TF-IDF on wording, fitted on the set", item.controls[TFIDF], "tfidf"))
     return found

@@ -50,7 +50,7 @@ def events(run: StoredRun, *, warmup: bool) -> list[Event]:
             text = f"{change.field}: {shown(change.old)} → {shown(change.new)}, from {change.first_stage} on"
             found.append(Event(StageKey.parse(change.first_stage).iteration, CONFIG, text, change.field))
     for redone in run.file.redone:
-        found.append(Event(StageKey.parse(redone.first_stage).iteration, REDONE, f"done again: {redone.why}"))
+        found.append(Event(StageKey.parse(redone.first_stage).iteration, REDONE, f"done again: {redacted(redone.why)}"))
     for row in run.firings():
         found.append(Event(row.iteration, GUARD, f"{row.guard} ({row.action}): {row.message}", row.guard))
     for iteration, decision in run.decisions().items():

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from knowrl_core.config import redacted
+from knowrl_core.config import redacted, redacted_values
 from knowrl_core.report.events import Event, events
 from knowrl_core.report.flips import SetFlips, set_flips
 from knowrl_core.report.read import StoredRun
@@ -56,8 +56,8 @@ class RunReport:
         code: Versions of KnowRL that its stages were done with.
         forked_from: Run and point that it was forked from.
         attempts: Processes that worked on it.
-        config: Its config as of the last attempt.
-        command: Does it again.
+        config: Its config as of the last attempt, without passwords.
+        command: Does it again; a password has to be put in its place.
     """
 
     name: str
@@ -141,7 +141,7 @@ def gather(runs: Sequence[StoredRun]) -> Report:
         made=now(),
         code=code_version(),
         runs=[_run(run) for run in runs],
-        differences=config_differences([run.file.config for run in runs]) if len(runs) > 1 else [],
+        differences=config_differences([redacted_values(run.file.config) for run in runs]) if len(runs) > 1 else [],
     )
 
 
@@ -191,13 +191,13 @@ def _run(run: StoredRun) -> RunReport:
         events=events(run, warmup=warmup),
         flips=flips,
         seed=run.file.seed,
-        model=str(run.file.config["model"]["path"]),
+        model=redacted(str(run.file.config["model"]["path"])),
         pins=run.file.pins,
         versions=run.file.versions,
         code=sorted({manifest.code_version for manifest in run.history.values()}),
         forked_from=f"{run.file.forked_from.run} at {run.file.forked_from.at}" if run.file.forked_from else None,
         attempts=len(run.file.attempts),
-        config=run.file.config,
+        config=redacted_values(run.file.config),
         command=command(run),
     )
 

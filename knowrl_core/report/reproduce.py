@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from knowrl_core.config import flatten, load_config, profiles
+from knowrl_core.config import flatten, load_config, profiles, redacted_values
 from knowrl_core.report.read import StoredRun
 
 _NOT_RESULTS: Final = ("run.name", "run.root")
@@ -42,9 +42,9 @@ def command(run: StoredRun) -> str:
     """The command that does a run again, under a new name: the profile next to its config, and what differs.
 
     A fork, and a run whose config changed on the way, end otherwise than one that has its last config from the
-    beginning.
+    beginning. Passwords in addresses are masked: reports are passed on.
     """
-    own = dict(flatten(run.file.config))
+    own = dict(flatten(redacted_values(run.file.config)))
     best, changed = "", None
     for profile in profiles():
         base = dict(flatten(load_config(profile).model_dump(mode="json")))

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from knowrl_core.evaluation.controls import TFIDF
 from knowrl_core.report import events
 from knowrl_core.report.chart import Chart
 from knowrl_core.report.charts import reward, titled
@@ -58,7 +59,7 @@ def score_rows(run: RunReport) -> list[Row]:
     """Truth at iteration 0, the best and the last, beside the controls."""
     found = []
     for item in run.sets:
-        head, constants = item.head, [value for name, value in item.controls.items() if name.startswith("always")]
+        head = item.head
         best = [at(run, head.values, run.best), _interval(run.at(head.lower, run.best), run.at(head.upper, run.best))]
         found.append(
             [
@@ -68,8 +69,8 @@ def score_rows(run: RunReport) -> list[Row]:
                 at(run, head.values, 0),
                 *(best if run.best else []),
                 at(run, head.values, run.last),
-                number(max(constants, default=None)),
-                number(item.controls.get("tfidf")),
+                number(item.best_constant),
+                number(item.controls.get(TFIDF)),
             ]
         )
     return found

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from knowrl_core.evaluation.controls import CONSTANTS
 from knowrl_core.evaluation.metrics import MODEL
 from knowrl_core.report.read import StoredRun
 from knowrl_core.storage.layout import EVALUATE, EXTRINSIC_TABLE, StageKey
@@ -55,6 +56,11 @@ class SetScores:
     def head(self) -> Curve:
         """The headline metric by iteration."""
         return self.metrics[self.headline]
+
+    @property
+    def best_constant(self) -> float | None:
+        """What the better of the answers that never change scored; None where no such control was measured."""
+        return max((self.controls[name] for name in CONSTANTS if name in self.controls), default=None)
 
 
 def set_scores(run: StoredRun, iterations: Sequence[int]) -> list[SetScores]:

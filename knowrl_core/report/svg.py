@@ -5,6 +5,7 @@ which know no percentages, lie in a nested picture that is stretched (their stro
 """
 
 from collections.abc import Sequence
+from itertools import count
 from typing import Any, Final
 
 from markupsafe import Markup, escape
@@ -30,8 +31,8 @@ def draw(chart: Chart) -> tuple[Markup, Markup]:
     height = LARGE if chart.large else HEIGHT
     values = _totals(chart.lines) if chart.stacked else [value for line in chart.lines for value in line.known]
     up = axis([*values, *(rule.value for rule in chart.rules)], height, bounds=chart.bounds)
-    count = len(chart.iterations)
-    xs = places(count, edge=50 / count if chart.stacked else 2.0)
+    number = len(chart.iterations)
+    xs = places(number, edge=50 / number if chart.stacked else 2.0)
     whole = height + TOP + BOTTOM
     size = {"height": f"{whole:g}", "aria_hidden": "true", "focusable": "false"}
     labels = _join(
@@ -179,7 +180,8 @@ def _placed(chart: Chart, xs: Sequence[float]) -> list[tuple[Mark, float]]:
 
 def _labelled(iterations: Sequence[int], xs: Sequence[float]) -> list[tuple[int, float]]:
     """At most nine iterations, evenly spread."""
-    every = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000) if len(iterations) / step <= 9)
+    steps = (digit * 10**power for power in count() for digit in (1, 2, 5))
+    every = next(step for step in steps if len(iterations) / step <= 9)
     return [(at, x) for place, (at, x) in enumerate(zip(iterations, xs, strict=True)) if place % every == 0]
 
 

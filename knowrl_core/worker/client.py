@@ -18,11 +18,12 @@ from knowrl_core.worker.process import end, spawn, tail
 
 MODULE: Final = "knowrl_core.worker.server"
 
-_DEFAULTS: Final = {
+ENVIRONMENT: Final = {
     # Idle OpenMP threads that spin take the cores from all others. It must be set before torch is loaded.
     "OMP_WAIT_POLICY": "PASSIVE",
     "TOKENIZERS_PARALLELISM": "false",
 }
+"""What a worker's process has set, unless the environment says something else."""
 
 OnProgress = Callable[[Progress], None]
 """Called as an update goes on."""
@@ -55,7 +56,7 @@ class ModelWorker:
                 self._process = spawn(
                     MODULE,
                     log,
-                    environment={name: value for name, value in _DEFAULTS.items() if name not in os.environ},
+                    environment={name: value for name, value in ENVIRONMENT.items() if name not in os.environ},
                 )
 
     def close(self) -> None:

@@ -15,6 +15,14 @@ PAGES = {
 }
 """Documents outside of ``docs/``, and the page that each becomes."""
 
+REFERENCES = {
+    "configs": "configuration.md#profiles",
+    "flows/cli": "commands.md",
+    "knowrl_core/config": "configuration.md",
+    "knowrl_core/errors.py": "commands.md#exit-codes",
+}
+"""Code of which the site has a generated reference, and its place there: a repository host can show the code only."""
+
 _LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
 _FENCE = re.compile(r"^( *)(```+).*?^\1\2 *$", re.MULTILINE | re.DOTALL)
 _LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".json": "json", ".sh": "sh", ".c": "c"}
@@ -37,6 +45,8 @@ def site_links(text: str, source: str, found: Callable[[str], None]) -> str:
         anchor = match[2] or ""
         if path in PAGES:
             return PAGES[path] + anchor
+        if path in REFERENCES:
+            return REFERENCES[path].partition("#")[0] + anchor if anchor else REFERENCES[path]
         if path.startswith("docs/"):
             return path.removeprefix("docs/") + anchor
         if (REPOSITORY / path).is_file():

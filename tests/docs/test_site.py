@@ -12,7 +12,8 @@ import typer
 from flows.cli.main import app
 from knowrl_core.config import Config
 from scripts.site.command_reference import walk
-from tests.docs.pages import REPOSITORY
+from scripts.site.repository_links import PAGES
+from tests.docs.pages import REPOSITORY, pages, read
 
 
 def mkdocs(*arguments, config=REPOSITORY / "mkdocs.yml"):
@@ -24,6 +25,23 @@ def mkdocs(*arguments, config=REPOSITORY / "mkdocs.yml"):
         text=True,
         check=False,
         timeout=600,
+    )
+
+
+@pytest.mark.parametrize("document", sorted({*pages(), *PAGES}))
+def test_every_link_leads_somewhere_in_the_repository_too(document):
+    """Where a repository host shows the documents, there are no generated pages."""
+    text = re.sub(r"^( *)(```+).*?^\1\2 *$", "", read(document), flags=re.MULTILINE | re.DOTALL)
+    folder = (REPOSITORY / document).parent
+    targets = re.findall(r"\]\((?!https?:|mailto:|#)([^)\s#]+)", text)
+    assert [target for target in targets if not (folder / target).exists()] == []
+
+
+def test_links_to_code_with_a_reference_lead_there_in_the_site(site):
+    assert "configuration.html#profiles" in (site / "gpu.html").read_text()
+    assert "commands.html#exit-codes" in (site / "troubleshooting.html").read_text()
+    assert re.search(
+        r"configuration\.html[\">][^<]*>?the configuration reference", (site / "quickstart.html").read_text()
     )
 
 
@@ -91,6 +109,7 @@ def test_broken_links_and_anchors_fail(tmp_path):
     (tmp_path / "docs/new.md").write_text(
         "# New\n\n[a](nowhere.md) [b](use.md#nowhere) [c](../configs/nowhere.yaml) [d](#nowhere)\n"
         "[e](../configs/smoke.yaml) [f](../SECURITY.md) [g](configuration.md#rl.kl_coef)\n"
+        "[h](../knowrl_core/config#rl.kl_coef) [i](../configs) [j](../flows/cli/)\n"
     )
     config = tmp_path / "mkdocs.yml"
     config.write_text(

@@ -78,7 +78,8 @@ def _reward_and_truth(rows):
 
 def _artifacts(server):
     with temporary_settings({PREFECT_API_URL: server}):
-        progress, stages, table = (Artifact.get(f"knowrl-smoke{end}") for end in ("-progress", "-stages", ""))
+        kinds = ("progress", "stages", "iterations")
+        progress, stages, table = (Artifact.get(f"knowrl-smoke-{kind}") for kind in kinds)
     assert progress.data == 100.0
     assert "12 of 12 stages" in progress.description
     rows = json.loads(stages.data)

@@ -1,9 +1,8 @@
 """A run in the Prefect UI. What a server makes of it is tested with a real one, end to end."""
 
-import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.run_artifacts import RunArtifacts, artifact_key, stage_rows
+from flows.run_artifacts import RunArtifacts, stage_rows
 from knowrl_core.storage.layout import RunPaths
 from knowrl_core.worker.process import free_port
 from tasks.reporter import OpenedRun, Reporter
@@ -16,11 +15,6 @@ class Heard(Reporter):
 
     def warning(self, text):
         self.warnings.append(text)
-
-
-@pytest.mark.parametrize(("run", "key"), [("first", "knowrl-first"), ("A_b.C", "knowrl-a-b-c"), ("é1_", "knowrl-1")])
-def test_keys_are_what_prefect_takes(run, key):
-    assert artifact_key(run) == key
 
 
 def test_stages_that_are_done_under_way_or_failed():

@@ -3,7 +3,7 @@
 import pytest
 
 import tasks.mlflow_log as module
-from knowrl_core.storage.layout import StageKey
+from knowrl_core.storage.layout import CLASSIFY, CONSENSUS, UPDATE, StageKey
 from tasks.mlflow_store import open_store, search_runs
 from tests.unit.knowrl_core.report.made import MadeRun
 
@@ -48,11 +48,17 @@ def made(root, name):
     )
 
 
-def log(uri, run, history=None):
+def log(uri, run, history=None, *, status="FINISHED"):
     history = history or run.history
     opened = module.MlflowLog(uri, run.config, run.paths, run.file)
     opened.log(history)
-    opened.end("FINISHED", history)
+    opened.end(status, history)
+
+
+def statuses(store, run):
+    _, client, experiment = store
+    found = search_runs(client, experiment, f"tags.`knowrl.run` = '{run.file.name}'")
+    return {item.info.run_name.removeprefix(run.file.name): item.info.status for item in found}
 
 
 def content(store, run):
@@ -100,3 +106,46 @@ def test_whichever_call_fails_all_is_there_once_in_the_end(case, store, tmp_path
         log(store[0], run)
         assert content(store, run) == content(store, expected), f"call {n} failed"
     assert n > 20
+
+
+def until(run, iteration, stage):
+    """The history of a run up to a stage."""
+    keys = list(run.history)
+    return {key: run.history[key] for key in keys[: keys.index(StageKey(iteration, stage)) + 1]}
+
+
+def test_what_goes_on_elsewhere_stays_running(store, tmp_path):
+    run = MadeRun(tmp_path, "relay", planned=2, settings=SETTINGS, resamples=0)
+    for number in range(3):
+        run.iteration(number, (0.5, 0.5))
+    log(store[0], run, until(run, 1, CLASSIFY))
+    assert statuses(store, run) == {"": "RUNNING", "/it000": "FINISHED", "/it001": "RUNNING"}
+    log(store[0], run, until(run, 1, CONSENSUS))
+    assert statuses(store, run) == {"": "RUNNING", "/it000": "FINISHED", "/it001": "RUNNING"}
+    log(store[0], run, until(run, 2, UPDATE))
+    assert statuses(store, run) == {"": "RUNNING", "/it000": "FINISHED", "/it001": "FINISHED", "/it002": "RUNNING"}
+    log(store[0], run)
+    assert set(statuses(store, run).values()) == {"FINISHED"}
+    whole = MadeRun(tmp_path, "whole", planned=2, settings=SETTINGS, resamples=0)
+    for number in range(3):
+        whole.iteration(number, (0.5, 0.5))
+    log(store[0], whole)
+    assert content(store, run) == content(store, whole), "done in parts, it is the same in the end"
+
+
+def test_a_part_that_fails_has_failed_until_the_next_attempt(store, tmp_path):
+    run = MadeRun(tmp_path, "failed", planned=1, settings=SETTINGS, resamples=0).iteration(0, (0.5, 0.5))
+    run.iteration(1, (0.6, 0.7), until=CLASSIFY)
+    log(store[0], run, status="FAILED")
+    assert statuses(store, run) == {"": "FAILED", "/it000": "FINISHED", "/it001": "FAILED"}
+    log(store[0], run)
+    assert statuses(store, run) == {"": "RUNNING", "/it000": "FINISHED", "/it001": "RUNNING"}
+
+
+def test_a_run_that_a_guard_ended_is_finished(store, tmp_path):
+    settings = [*SETTINGS, "guards.label_balance.action=stop"]
+    run = MadeRun(tmp_path, "guarded", planned=9, settings=settings, resamples=0).iteration(0, (0.5, 0.5))
+    for number in (1, 2, 3):
+        run.iteration(number, (1.0, 0.0))
+    log(store[0], run)
+    assert set(statuses(store, run).values()) == {"FINISHED"}

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -18,6 +21,17 @@ def test_it_is_the_same_each_time_whatever_the_global_random_state(tmp_path, arc
         write(folder, architecture)
         hashes.append({file.name: sha256_file(file) for file in folder.iterdir()})
     assert hashes[0] == hashes[1]
+
+
+def test_standard_output_is_left_to_results(tmp_path):
+    # In a process of its own: DeepSpeed says what it found once, when it is loaded.
+    code = "import pathlib, sys; from knowrl_core.models.tiny_build import write; "
+    code += "write(pathlib.Path(sys.argv[1]), 'llama')"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
 
 
 def test_its_weights_and_vocabulary_are_pinned(tiny_path):

@@ -1,16 +1,20 @@
 """The numbers of a report, against runs made by hand."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from knowrl_core.config import build_config, load_config, profiles
 from knowrl_core.errors import ArtifactError, InputError
+from knowrl_core.report.around import config_text
+from knowrl_core.report.charts import rules_of
 from knowrl_core.report.gather import gather
 from knowrl_core.report.read import read_run
 from knowrl_core.report.reproduce import command, config_differences
-from knowrl_core.report.write import make_report
+from knowrl_core.report.rows import score_head, score_rows
+from knowrl_core.report.write import make_report, write_report
 from knowrl_core.storage.layout import (
     CONSENSUS,
     CONSENSUS_TABLE,
@@ -219,3 +223,38 @@ def test_the_data_is_json(collapsed):
         [0.5, 0.65, 0.85, 0.7, 0.5]
     )
     assert np.isfinite(json.loads(text)["runs"][0]["flips"][0]["p"])
+
+
+def test_the_best_constant_answer_is_the_same_in_chart_and_table(made):
+    run = made(planned=1).iteration(0, (0.5, 0.5)).iteration(1, (0.9, 0.9))
+    seen = one(run.end())
+    probe = replace(seen.probe, controls={"always_infeasible": 0.3, "always_feasible": 0.7, "tfidf": 0.9, "other": 1.0})
+    [row] = score_rows(replace(seen, sets=[probe]))
+    assert row[score_head(seen).index("Best constant")] == "0.700"
+    assert [rule.value for rule in rules_of(seen, probe) if rule.look == "constant"] == [0.7]
+    bare = replace(probe, controls={"tfidf": 0.9})
+    assert (bare.best_constant, [rule.look for rule in rules_of(seen, bare)]) == (None, ["base", "tfidf"])
+
+
+SECRET = "https://me:s3cret@models.example/m"
+
+
+def test_passwords_in_addresses_are_in_no_report(made, tmp_path):
+    run = made(settings=[f"model.path={SECRET}", "run.iterations=1"]).iteration(0, (0.5, 0.5)).iteration(1, (0.9, 0.9))
+    run.file.note_redone("001/update", f"{SECRET} changed")
+    other = made("other").iteration(0, (0.5, 0.5))
+    report = make_report([run.end(), other.end()])
+    write_report(report, tmp_path / "report.html")
+    for text in (json.dumps(report.as_json()), (tmp_path / "report.html").read_text()):
+        assert "s3cret" not in text
+        assert "https://me:***@models.example/m" in text
+    assert "model.path=https://me:***@models.example/m" in report.runs[0].command
+    assert {row.field: row.values for row in report.differences}["model.path"][0] == "https://me:***@models.example/m"
+
+
+def test_a_port_and_an_at_sign_elsewhere_are_no_password(made):
+    settings = ["tracking.uri=http://mlflow.example:5000", "model.path=team/model@home"]
+    seen = one(made(settings=settings).iteration(0, (0.5, 0.5)).end())
+    for text in (seen.command, config_text(seen)):
+        assert "http://mlflow.example:5000" in text
+        assert "team/model@home" in text
