@@ -76,6 +76,15 @@ def check_profile(profile: str | None) -> None:
     check_places({"profile": profile if is_path else None})
 
 
+def check_profile_file(file: Path) -> None:
+    """Refuse a file of a config that lies elsewhere: that of a profile, or one that it builds on.
+
+    Raises:
+        InputError: Naming it.
+    """
+    check_places({"profile": str(file.absolute())})
+
+
 def check_config(config: Config) -> None:
     """Refuse a config that chooses programs, hosts, destinations of passwords, or places.
 

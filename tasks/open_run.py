@@ -69,6 +69,7 @@ def open_run(
         _finish_commits(paths, history, reporter)
         first = str(history.next_key or _beyond(paths, warmup=config.warmup.epochs > 0))
         if history.next_key is not None:
+            run_file.go_on_at(history.next_key)
             worker.start()  # it loads its libraries while Prefect and MLflow get ready
         for change in run_file.record_changes(config, first):
             reporter.message(f"config: {change.field} is now {change.new!r} (was {change.old!r}), from {first} on")

@@ -161,8 +161,9 @@ def check_folder(paths: RunPaths) -> None:
         names = () if paths.remote.exists() else paths.remote.store.find()
     elif paths.folder.exists() and not paths.run_file.exists():
         names = [path.name for path in paths.folder.iterdir()]
-    # An attempt that was killed between making the folder and writing run.json leaves only its lock.
-    foreign = [name for name in names if not name.startswith((".lock", ".run.json"))]
+    # An attempt that was killed between making the folder and writing run.json leaves only its lock, and what was to
+    # become the lock's record, whose name has one more dot.
+    foreign = [name for name in names if not name.startswith((".lock", "..lock", ".run.json"))]
     if foreign:
         raise InputError(
             f"{paths.shown} holds {foreign[0]!r} and no run.json, expected a run or nothing",

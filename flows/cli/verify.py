@@ -18,6 +18,9 @@ def verify(run: RunArgument, set_: SetOption = None, json_: JsonOption = False) 
     stages = RunFile.read(paths).stages
     begin = time.monotonic()
     found = inspect_run(paths, stages)
+    record = RunFile.damage(paths)
+    if record is not None:
+        found.problems.insert(0, record)
     seconds = time.monotonic() - begin
     if json_:
         typer.echo(

@@ -2,7 +2,7 @@
 
 import json
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any, Union, get_args, get_origin
 
@@ -51,26 +51,40 @@ def find_profile(source: str, folder: FilePath | None = None) -> FilePath:
     )
 
 
-def load_config(source: str = DEFAULT_PROFILE, overrides: Sequence[str] = ()) -> Config:
+def load_config(
+    source: str = DEFAULT_PROFILE,
+    overrides: Sequence[str] = (),
+    *,
+    may_read: Callable[[FilePath], None] = lambda _file: None,
+) -> Config:
     """Read a profile or YAML file and apply overrides such as ``rl.kl_coef=1e-3``, the last one winning.
 
     A file may build on another: its key ``base`` names a profile, or a file by its path from there.
+
+    Args:
+        source: The profile or file.
+        overrides: Fields that win.
+        may_read: Told of each file before it is opened, those that it builds on, too; raises where it may not be.
 
     Raises:
         InputError: With every problem that was found, each with file and line or the override that caused it.
     """
     file = find_profile(source)
-    data, places = _read(file, ())
+    data, places = _read(file, (), may_read)
     return build_config(data, overrides, source=str(file), places=places)
 
 
-def _read(file: FilePath, above: tuple[FilePath, ...]) -> tuple[dict[str, Any], dict[Path, str]]:
+def _read(
+    file: FilePath, above: tuple[FilePath, ...], may_read: Callable[[FilePath], None]
+) -> tuple[dict[str, Any], dict[Path, str]]:
     """Config data of a file on top of its base, and the file and line of each key.
 
     Args:
         file: The file.
         above: The files that build on it.
+        may_read: Raises where a file may not be opened.
     """
+    may_read(file)
     try:
         text = read_small(file, 4 * MAX_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -94,7 +108,7 @@ def _read(file: FilePath, above: tuple[FilePath, ...]) -> tuple[dict[str, Any], 
     if below.resolve() in chain:
         names = " -> ".join(path.name for path in (*chain, below))
         raise InputError(f"{place}: {BASE}: got a circle ({names}), expected a file that does not build on this one")
-    lower, lower_places = _read(below, chain)
+    lower, lower_places = _read(below, chain, may_read)
     return deep_merge(lower, data), lower_places | places
 
 

@@ -5,8 +5,10 @@ schedule, and the log-probabilities from before the first step. So on the CPU an
 of an uninterrupted one.
 """
 
+import hashlib
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,12 +87,12 @@ class Saver:
             "state": snapshot.state.model_dump_json(),
             "steps": _STEPS.dump_json(snapshot.steps).decode(),
         }
+        plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        about["sha256"] = _digest(about, plain)
         part = self._folder / f".{FILE}.part"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            save_file(
-                {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, part, metadata=about
-            )
+            save_file(plain, part, metadata=about)
             fsync_file(part)
             part.replace(self._folder / FILE)
             fsync_folder(self._folder)
@@ -110,6 +112,8 @@ class Saver:
                 if about.get("key") != self._key:
                     return None
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            if about.pop("sha256", "") != _digest(about, tensors):
+                raise ValueError("its content does not have its sha256")
             found = Snapshot(
                 steps=_STEPS.validate_json(about["steps"]),
                 state=TrainerState.model_validate_json(about["state"]),
@@ -124,6 +128,19 @@ class Saver:
             return None
         _log.info("the update goes on after %d steps", len(found.steps))
         return found
+
+
+def _digest(about: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """sha256 of all that a snapshot says: a flipped bit must not go on into a checkpoint, whose hash would be right."""
+    digest = hashlib.sha256()
+    for name in sorted(about):
+        digest.update(f"{len(name)}:{name}{len(about[name])}:{about[name]}".encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(f"{len(name)}:{name}{value.dtype}{tuple(value.shape)}".encode())
+        if value.numel():  # torch looks at no tensor without elements as bytes
+            digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

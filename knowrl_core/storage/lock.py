@@ -156,7 +156,7 @@ def is_locked(path: Path) -> bool:
 def _is_fresh(holder: Path) -> bool:
     """Whether a record was touched lately, by this machine's clock."""
     try:
-        return time.time() - holder.stat().st_mtime < STALE
+        return abs(time.time() - holder.stat().st_mtime) < STALE
     except OSError:
         return False
 
@@ -170,7 +170,8 @@ def _lives_elsewhere(holder: Path) -> bool:
     try:
         probe.unlink(missing_ok=True)
         os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        return probe.stat().st_mtime - holder.stat().st_mtime < STALE
+        # A record from the future is no sign of life either: its machine's clock has been set back since.
+        return abs(probe.stat().st_mtime - holder.stat().st_mtime) < STALE
     except OSError:
         return False
     finally:

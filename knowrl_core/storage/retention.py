@@ -13,6 +13,7 @@ from knowrl_core.errors import ArtifactError
 from knowrl_core.storage.files import read_small, write_atomic
 from knowrl_core.storage.layout import UPDATE, RunPaths, StageKey
 from knowrl_core.storage.manifest import Manifest
+from knowrl_core.storage.tables import REPAIR_HINT
 
 PRUNED: Final = "pruned.json"
 CHECKPOINT: Final = "checkpoint"
@@ -36,9 +37,18 @@ def pruned_files(folder: Path) -> frozenset[str]:
     if not path.exists():
         return frozenset()
     try:
-        return frozenset(Pruned.model_validate_json(read_small(path)).files)
-    except (OSError, ValidationError) as error:
-        raise ArtifactError(f"{path}: cannot be read: {error}") from error
+        files = frozenset(Pruned.model_validate_json(read_small(path)).files)
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}", hint=REPAIR_HINT) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise ArtifactError(f"{path}: not a record of what was pruned: {first['msg']}", hint=REPAIR_HINT) from None
+    strange = sorted(name for name in files if f"/{CHECKPOINT}/" not in name)
+    if strange:
+        raise ArtifactError(
+            f"{path}: got {strange[0]!r}, expected files of a checkpoint: nothing else is ever pruned", hint=REPAIR_HINT
+        )
+    return files
 
 
 def has_checkpoint(paths: RunPaths, iteration: int) -> bool:

@@ -1,21 +1,26 @@
 """``run.json``: what a run is, and the history of attempts and config changes."""
 
 import json
+import logging
 import os
 import socket
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from knowrl_core.config import Config
 from knowrl_core.config.rl import LoraConfig
 from knowrl_core.errors import ArtifactError, InputError
-from knowrl_core.storage.files import read_small, write_atomic
-from knowrl_core.storage.layout import STAGES, UPDATE, RunPaths, StageKey, stage_keys
+from knowrl_core.storage.files import read_small, sha256_json, write_atomic
+from knowrl_core.storage.layout import MAX_ITERATIONS, STAGES, UPDATE, RunPaths, StageKey, stage_keys
+from knowrl_core.storage.manifest import SEAL
 from knowrl_core.version import library_versions
+
+_log: Final = logging.getLogger(__name__)
 
 PINNED_FIELDS = (("run", "name"), ("run", "seed"))
 """Config fields that all history depends on; they never change in a run."""
@@ -53,6 +58,10 @@ class ConfigChange(_Part):
     def applies_before(self, stage: StageKey) -> bool:
         """Whether it applied to a stage before the one given."""
         return self.first_stage is None or StageKey.parse(self.first_stage).place < stage.place
+
+    def applies_after(self, stage: StageKey) -> bool:
+        """Whether it applied to a stage after the one given first."""
+        return self.first_stage is not None and StageKey.parse(self.first_stage).place > stage.place
 
 
 class Redone(_Part):
@@ -106,38 +115,50 @@ class RunFile(_Part):
         )
 
     @classmethod
-    def read(cls, paths: RunPaths) -> Self:
-        """Read ``run.json``.
+    def read(cls, paths: RunPaths) -> "RunFile":
+        """Read ``run.json``; where it is damaged, its copy, which the next attempt puts in its place.
 
         Raises:
-            ArtifactError: It is broken.
+            ArtifactError: Both are broken.
             InputError: There is no such run.
         """
         try:
-            return cls.model_validate_json(read_small(paths.run_file))
+            return _read(paths.run_file)
         except FileNotFoundError:
             raise InputError(
                 f"no run {paths.name!r} in {paths.location}",
                 hint="`knowrl status` lists the runs; `knowrl run` starts one.",
             ) from None
-        except OSError as error:
-            raise ArtifactError(f"{paths.run_file}: cannot be read: {error.strerror or error}") from error
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            field = ".".join(map(str, first["loc"])) or "file"
-            raise ArtifactError(
-                f"{paths.run_file}: not the record of a run: {field}: {first['msg']}",
-                hint="Restore the file from a copy. Without it the run cannot go on; its stages can still be read.",
-            ) from None
+        except ArtifactError as error:
+            try:
+                found = _read(_copy(paths))
+            except (ArtifactError, FileNotFoundError):
+                raise error from None
+            _log.warning("%s; its copy %s is taken", error.message, _copy(paths).name)
+            return found
+
+    @staticmethod
+    def damage(paths: RunPaths) -> ArtifactError | None:
+        """What is wrong with ``run.json`` itself, whether or not its copy stands in for it."""
+        try:
+            _read(paths.run_file)
+        except ArtifactError as error:
+            return error
+        except FileNotFoundError:
+            return None  # of no run at all nothing is damaged
+        return None
 
     def write(self, paths: RunPaths) -> None:
-        """Replace ``run.json`` as a whole."""
-        write_atomic(paths.run_file, self.text())
+        """Replace ``run.json`` as a whole, and then its copy."""
+        text = self.text()
+        write_atomic(paths.run_file, text)
         paths.publish(paths.run_file)
+        write_atomic(_copy(paths), text)
 
     def text(self) -> str:
-        """Content of ``run.json``."""
-        return self.model_dump_json(indent=2) + "\n"
+        """Content of ``run.json``, sealed by the sha256 of the rest."""
+        content = self.model_dump(mode="json")
+        return json.dumps({**content, SEAL: sha256_json(content)}, indent=2, ensure_ascii=False) + "\n"
 
     @property
     def stages(self) -> tuple[StageKey, ...]:
@@ -250,6 +271,14 @@ class RunFile(_Part):
         self.config = new
         return changes
 
+    def go_on_at(self, stage: StageKey) -> None:
+        """Let earlier changes that came after a stage hold from it on: what follows it is gone, and will be done with
+        the config as it is now.
+        """
+        for change in self.changes:
+            if change.applies_after(stage):
+                change.first_stage = str(stage)
+
     def note_redone(self, first_stage: str, why: str, flow_run: str | None = None) -> None:
         """Note that committed stages are about to be removed; the caller writes the file."""
         self.redone.append(Redone(at=now(), first_stage=first_stage, why=why[:2_000], prefect_flow_run=flow_run))
@@ -289,3 +318,56 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
         elif before != after and f"{prefix}{key}" != "run.root":  # where the folder stands is no part of the run
             found.append((f"{prefix}{key}", before, after))
     return found
+
+
+def _copy(paths: RunPaths) -> Path:
+    """A second ``run.json`` on the same disk: it holds what no stage could be asked for again."""
+    return paths.run_file.with_name(f".{paths.run_file.name}.copy")
+
+
+def _read(path: Path) -> RunFile:
+    """Read a record and check it.
+
+    Raises:
+        ArtifactError: It cannot be read, is no record, or was altered.
+        FileNotFoundError: There is none.
+    """
+    hint = "Restore the file from a copy. Without it the run cannot go on; its stages can still be read."
+    try:
+        content = json.loads(read_small(path))
+        # Records of earlier versions have no seal.
+        if isinstance(content, dict) and content.pop(SEAL, None) not in (None, sha256_json(content)):
+            raise ArtifactError(f"{path}: its content was altered: it does not have its sha256", hint=hint)
+        found = RunFile.model_validate(content)
+        _check_config(found)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}", hint=hint) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(map(str, first["loc"])) or "file"
+        raise ArtifactError(f"{path}: not the record of a run: {field}: {first['msg']}", hint=hint) from None
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path}: not the record of a run: {str(error)[:300]}", hint=hint) from None
+    return found
+
+
+def _check_config(record: RunFile) -> None:
+    """What is read of a config before it is built as a whole: a directory may come from anybody.
+
+    Raises:
+        ValueError: Naming the field.
+    """
+    sections = {name: record.config.get(name, {}) for name in ("run", "rl", "warmup")}
+    for name, section in sections.items():
+        if not isinstance(section, dict):
+            raise ValueError(f"config.{name}: got {type(section).__name__}, expected a section")
+    iterations, epochs = sections["run"].get("iterations"), sections["warmup"].get("epochs", 0)
+    if type(iterations) is not int or not 0 <= iterations <= MAX_ITERATIONS:
+        raise ValueError(f"config.run.iterations: got {str(iterations)[:40]}, expected 0 to {MAX_ITERATIONS:,}")
+    if type(epochs) is not int or epochs < 0:
+        raise ValueError(f"config.warmup.epochs: got {str(epochs)[:40]}, expected a number from 0")
+    seed = sections["run"].get("seed")
+    if seed != record.seed:
+        raise ValueError(f"config.run.seed: got {str(seed)[:40]}, expected {record.seed}, as the field seed says")

@@ -24,6 +24,7 @@ from knowrl_core.config.machine import MACHINE_FIELDS
 from knowrl_core.storage.files import sha256_json
 from knowrl_core.storage.layout import RunPaths, StageKey
 from knowrl_core.storage.manifest import MANIFEST, SEAL, FileRef, signature
+from knowrl_core.storage.run_file import RunFile
 from tests.e2e.helpers import KNOWRL, TINY, environment_of, knowrl
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -140,11 +141,11 @@ def rewritten(folder, key, change):
 
 
 def changed(folder, **config):
-    """Alter the config in a run's record."""
-    path = folder / "run.json"
-    record = json.loads(path.read_text())
-    record["config"] = deep_merge(record["config"], config)
-    path.write_text(json.dumps(record))
+    """Alter the config in a run's record as somebody would who knows how it is sealed."""
+    paths = RunPaths(folder.parent, folder.name)
+    record = RunFile.read(paths)
+    record.config = deep_merge(record.config, config)
+    record.write(paths)
 
 
 @pytest.fixture

@@ -103,6 +103,26 @@ def test_profiles_are_files_of_the_machine(worker, monkeypatch):
     profile_of(str(worker / "x.yaml"))
 
 
+@pytest.mark.parametrize("deep", [False, True])
+def test_what_a_profile_builds_on_is_a_file_of_the_machine_too(deep, worker, monkeypatch):
+    secret = worker / "secret.yaml"
+    secret.write_text("password: hunter2\n")
+    own = worker / "runs" / "own.yaml"
+    own.parent.mkdir()
+    own.write_text(f"base: {'between.yaml' if deep else secret}\n")
+    (worker / "runs" / "between.yaml").write_text("base: ../secret.yaml\n")
+    for refused in (lambda: profile_of(str(own)), lambda: members([str(own)])):
+        with pytest.raises(InputError, match=r"profile: got '.*secret\.yaml'") as caught:
+            refused()
+        assert "hunter2" not in str(caught.value)
+        assert "password" not in str(caught.value)
+    secret.write_text("run: {name: below}\n")
+    monkeypatch.setenv("KNOWRL_ALLOW", f"path={secret}")
+    assert profile_of(str(own))["run"]["name"] == "below"
+    own.write_text("base: smoke\n")  # what ships may always be built on
+    profile_of(str(own))
+
+
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [

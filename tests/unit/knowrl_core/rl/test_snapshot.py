@@ -1,6 +1,7 @@
 """An update that dies under way goes on, and ends as if nothing had happened."""
 
 import hashlib
+import re
 
 import pytest
 
@@ -88,7 +89,9 @@ def test_an_interrupted_update_ends_as_an_uninterrupted_one(make_job, make_rollo
     assert hashes(tmp_path / "resumed") == hashes(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("spoil", ["other key", "truncated", "no file of ours", "empty"])
+@pytest.mark.parametrize(
+    "spoil", ["other key", "truncated", "no file of ours", "empty", "a bit of a tensor", "a digit"]
+)
 def test_a_snapshot_that_does_not_fit_is_not_taken_up(make_job, make_rollouts, work, tmp_path, spoil):
     kept = {"rollouts": make_rollouts(9), "snapshot_dir": tmp_path / "kept", "snapshot_key": "a", "save_steps": 1}
     whole = run_update(make_job("whole", rollouts=make_rollouts(9)))
@@ -99,7 +102,20 @@ def test_a_snapshot_that_does_not_fit_is_not_taken_up(make_job, make_rollouts, w
     if spoil == "other key":
         kept["snapshot_key"] = "b"
     else:
-        file.write_bytes({"truncated": content[:-100], "no file of ours": b"x" * 1000, "empty": b""}[spoil])
+        bent = bytearray(content)
+        bent[-1000] ^= 64
+        file.write_bytes(
+            {
+                "truncated": content[:-100],
+                "no file of ours": b"x" * 1000,
+                "empty": b"",
+                "a bit of a tensor": bytes(bent),
+                "a digit": re.sub(
+                    rb'(\\"step\\":)(\d)', lambda m: m[1] + (b"2" if m[2] != b"2" else b"1"), content, count=1
+                ),
+            }[spoil]
+        )
+        assert file.read_bytes() != content
     work["steps"] = 0
     assert run_update(make_job("resumed", **kept)) == whole
     assert work["steps"] == len(whole.steps)

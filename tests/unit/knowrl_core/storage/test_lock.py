@@ -46,6 +46,16 @@ def test_the_lock_of_somebody_elses_run_is_known_by_its_record(path, monkeypatch
     assert not is_locked(path)
     record.write_text("{}")
     assert is_locked(path)
-    old = time.time() - lock.STALE - 1
-    os.utime(record, (old, old))
-    assert not is_locked(path)
+    for far in (-lock.STALE - 1, lock.STALE + 86_400):
+        os.utime(record, (time.time() + far,) * 2)
+        assert not is_locked(path)
+
+
+@pytest.mark.parametrize(("far", "locked"), [(0, True), (30, True), (-90, False), (86_400, False)])
+def test_another_machines_record_counts_while_it_is_fresh(path, far, locked):
+    """One from the future is none: the clock that dated it has been set back since."""
+    record = path.with_name(".lock.json")
+    path.touch()
+    record.write_text(json.dumps({"host": "h", "machine": "another", "pid": 1, "started": "s"}))
+    os.utime(record, (time.time() + far,) * 2)
+    assert is_locked(path) is locked

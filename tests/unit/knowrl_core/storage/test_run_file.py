@@ -11,7 +11,7 @@ import pytest
 
 from knowrl_core.config import load_config
 from knowrl_core.errors import ArtifactError, InputError, RunLockedError
-from knowrl_core.storage.layout import RunPaths
+from knowrl_core.storage.layout import RunPaths, StageKey
 from knowrl_core.storage.lock import STALE, RunLock, is_locked, machine
 from knowrl_core.storage.run_file import RunFile
 
@@ -36,6 +36,82 @@ def test_a_missing_and_a_broken_one(paths):
         RunFile.read(paths)
     paths.run_file.write_text("{")
     with pytest.raises(ArtifactError, match=r"run\.json"):
+        RunFile.read(paths)
+
+
+@pytest.fixture
+def written(paths):
+    run_file = RunFile.create(load_config("smoke"), PINS)
+    run_file.write(paths)
+    return run_file
+
+
+def test_every_flipped_bit_is_seen_and_the_copy_stands_in(paths, written, caplog):
+    sound = paths.run_file.read_bytes()
+    for place in range(0, len(sound), 7):
+        bent = bytearray(sound)
+        bent[place] ^= 1 << place % 8
+        paths.run_file.write_bytes(bent)
+        if json_or_none(bytes(bent)) == json_or_none(sound):
+            continue  # white space for white space
+        assert RunFile.damage(paths) is not None, place
+        assert RunFile.read(paths) == written
+    assert "its copy .run.json.copy is taken" in caplog.text
+    RunFile.read(paths).write(paths)
+    assert RunFile.damage(paths) is None
+    assert paths.run_file.read_bytes() == sound
+
+
+def json_or_none(content):
+    try:
+        return json.loads(content)
+    except ValueError:
+        return None
+
+
+def test_without_a_sound_copy_the_damage_is_named(paths, written):
+    for name in ("run.json", ".run.json.copy"):
+        path = paths.folder / name
+        path.write_text(path.read_text().replace('"learning_rate": 1', '"learning_rate": 2'))
+    with pytest.raises(ArtifactError, match=r"/run\.json: its content was altered"):
+        RunFile.read(paths)
+
+
+def test_a_record_without_a_seal_is_one_of_an_earlier_version(paths, written):
+    content = json.loads(paths.run_file.read_text())
+    del content["sha256"]
+    paths.run_file.write_text(json.dumps(content))
+    assert RunFile.damage(paths) is None
+
+
+@pytest.mark.parametrize(
+    ("bend", "message"),
+    [
+        (lambda c: c["config"]["run"].pop("iterations"), "config.run.iterations: got None"),
+        (lambda c: c["config"]["run"].update(iterations=10**12), "config.run.iterations: got 1000000000000"),
+        (lambda c: c["config"]["run"].update(iterations=True), "config.run.iterations: got True"),
+        (lambda c: c["config"]["run"].update(seed=7), "config.run.seed: got 7"),
+        (lambda c: c.update(config={}), "config.run.iterations"),
+        (lambda c: c["config"].update(warmup=[]), "config.warmup: got list"),
+        (lambda c: c["config"]["warmup"].update(epochs="4"), "config.warmup.epochs: got 4"),
+        (lambda c: c["config"].update(rl=3), "config.rl: got int"),
+        (lambda c: c.update(extra=1), "extra"),
+    ],
+)
+def test_a_record_that_somebody_bent_is_no_record(paths, written, bend, message):
+    content = json.loads(paths.run_file.read_text())
+    del content["sha256"]
+    bend(content)
+    paths.run_file.write_text(json.dumps(content))
+    (paths.folder / ".run.json.copy").unlink()
+    with pytest.raises(ArtifactError, match=re.escape(message)):
+        RunFile.read(paths)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "[" * 100_000, '{"name": NaN}', "\x00", ""])
+def test_what_is_no_object_is_no_record(paths, text):
+    paths.run_file.write_text(text)
+    with pytest.raises(ArtifactError, match="not the record of a run"):
         RunFile.read(paths)
 
 
@@ -176,3 +252,21 @@ def test_a_holder_gives_signs_of_life(tmp_path, monkeypatch):
         while (tmp_path / ".lock.json").stat().st_mtime == 0:
             assert time.monotonic() < deadline
             time.sleep(0.01)
+
+
+def test_the_config_of_a_stage_after_going_back_behind_a_change():
+    def kl(run_file):
+        return [run_file.config_at(StageKey(i, "update"))["rl"]["kl_coef"] for i in range(1, 7)]
+
+    run_file = RunFile.create(load_config("smoke", ["rl.kl_coef=0.1"]), PINS)
+    run_file.record_changes(load_config("smoke", ["rl.kl_coef=0.5"]), "005/update")
+    assert kl(run_file) == [0.1] * 4 + [0.5] * 2
+    # Stages from 3/update on are removed, and done again with what holds now.
+    run_file.go_on_at(StageKey(3, "update"))
+    assert kl(run_file) == [0.1] * 2 + [0.5] * 4
+    run_file.go_on_at(StageKey(2, "update"))
+    run_file.record_changes(load_config("smoke", ["rl.kl_coef=0.9"]), "002/update")
+    assert kl(run_file) == [0.1] + [0.9] * 5
+    run_file.go_on_at(StageKey(4, "classify"))
+    run_file.record_changes(load_config("smoke", ["rl.kl_coef=0.2"]), "004/classify")
+    assert kl(run_file) == [0.1, 0.9, 0.9, 0.2, 0.2, 0.2]
