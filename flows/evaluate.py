@@ -1,7 +1,6 @@
 """Measure a model without a run, as flow ``knowrl``, deployed as ``knowrl/evaluate``."""
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 from prefect import flow
@@ -11,6 +10,7 @@ from flows.artifacts import publish_table
 from flows.parameters import fields_of, overlaid, profile_of
 from flows.remote import check_out, check_places
 from knowrl_core.config import Config, deep_merge
+from knowrl_core.places import expanded
 from tasks.evaluate import evaluate_model
 from tasks.open_sets import open_baselines, open_sets
 from tasks.progress import current_reporter
@@ -44,10 +44,8 @@ def evaluate(  # noqa: PLR0917 - a flow's parameters have names for whoever call
     check_places({"baseline": baseline, **{f"paths[{index}]": path for index, path in enumerate(paths or [])}})
     check_out(out)
     sets = open_sets(resolved, benchmarks or [], paths or [], limit)
-    known = open_baselines(Path(baseline).expanduser(), sets) if baseline else {}
-    found = evaluate_model(
-        resolved, sets, current_reporter(), out=Path(out).expanduser() if out else None, baselines=known
-    )
+    known = open_baselines(expanded(baseline), sets) if baseline else {}
+    found = evaluate_model(resolved, sets, current_reporter(), out=expanded(out) if out else None, baselines=known)
     measured = {item.dataset: {row.metric: row.value for row in item.metrics} for item in found}
     rows = [
         {"set": name, **{metric: value for metric, value in values.items() if value is not None}}

@@ -14,6 +14,7 @@ from typing import Final
 from knowrl_core.config import Config
 from knowrl_core.config.machine import ALLOW, PATH, Allowed, inside, settings_of
 from knowrl_core.errors import InputError
+from knowrl_core.places import expanded
 from knowrl_core.resources import shipped
 
 STARTED_BY_A_WORKER: Final = "PREFECT__FLOW_RUN_ID"
@@ -61,7 +62,7 @@ def check_out(out: str | None) -> None:
     if out is None or not is_remote():
         return
     check_places({"out": out}, writing=True)
-    path = Path(out).expanduser().resolve()
+    path = expanded(out).resolve()
     if path.suffix != ".parquet" or any((folder / "run.json").exists() for folder in path.parents):
         raise InputError(f"out: got {out!r}, expected the name of a .parquet file outside of all runs")
 

@@ -17,6 +17,7 @@ from flows.dead_attempts import mark_crashed
 from flows.parameters import fields_of, overlaid, profile_of
 from flows.remote import check_places
 from flows.run_artifacts import RunArtifacts
+from flows.worker_watch import ends_with_its_worker
 from knowrl_core.config import (
     RUN_NAME,
     Config,
@@ -137,6 +138,7 @@ def train(  # noqa: PLR0917 - a flow's parameters have names for whoever calls i
     context = FlowRunContext.get()
     flow_run_id = str(context.flow_run.id) if context and context.flow_run else None
     with (
+        ends_with_its_worker(),
         RunArtifacts(current_reporter()) as reporter,
         open_run(resolved, reporter, repair=repair, start=start, flow_run=flow_run_id) as ctx,
     ):

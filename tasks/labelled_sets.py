@@ -5,6 +5,7 @@ from pathlib import Path
 
 from knowrl_core.config import Config
 from knowrl_core.evaluation import OpenSet, find_benchmark, find_files, open_set
+from knowrl_core.places import expanded
 from knowrl_core.resources import shipped
 from knowrl_core.storage.files import sha256_file
 from knowrl_core.storage.manifest import FileRef
@@ -58,4 +59,4 @@ def benchmark_files(config: Config) -> dict[str, list[Path]]:
 
 
 def _path(text: str | None) -> Path | None:
-    return None if text is None else Path(text).expanduser()
+    return None if text is None else expanded(text)

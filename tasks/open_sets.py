@@ -7,6 +7,7 @@ from knowrl_core.config import Config
 from knowrl_core.errors import InputError
 from knowrl_core.evaluation import OpenSet, find_benchmark, open_set, read_baseline
 from knowrl_core.evaluation.compare import Baseline
+from knowrl_core.places import expanded
 from tasks.prepare import seed_path
 
 
@@ -26,14 +27,14 @@ def open_sets(config: Config, names: Sequence[str], paths: Sequence[str], limit:
     if len(set(names)) < len(names):
         raise InputError(f"got benchmarks {', '.join(names)}, expected each once")
     takers = [item for item in benchmarks if not item.builtin] or benchmarks
-    if len(paths) == 1 and Path(paths[0]).expanduser().is_dir():
+    if len(paths) == 1 and expanded(paths[0]).is_dir():
         paths = [*paths] * len(takers)
     if paths and len(paths) != len(takers):
         expected = ", ".join(item.name for item in takers)
         raise InputError(
             f"got {len(paths)} paths, expected one for each of {expected}, in this order, or one folder for all"
         )
-    places = {item.name: Path(place).expanduser() for item, place in zip(takers, paths, strict=False)}
+    places = {item.name: expanded(place) for item, place in zip(takers, paths, strict=False)}
     opened = []
     for item in benchmarks:
         place, most = places.get(item.name), limit

@@ -11,6 +11,7 @@ from knowrl_core.config import Config
 from knowrl_core.errors import InputError
 from knowrl_core.labels import FEASIBLE, INFEASIBLE
 from knowrl_core.models import ResolvedModel, resolve_model
+from knowrl_core.places import expanded
 from knowrl_core.prompts import Prompts, check_views, load_prompts
 from knowrl_core.resources import shipped
 from knowrl_core.rl.distributed.config import check_deepspeed
@@ -51,7 +52,7 @@ def check_engine(config: Config) -> None:
         InputError: The interpreter of the vLLM environment is not there.
     """
     vllm = config.engine.vllm
-    python = Path(vllm.python).expanduser()
+    python = expanded(vllm.python)
     if config.engine.kind == "vllm" and not vllm.urls and not os.access(python, os.X_OK):
         raise InputError(
             f"engine.vllm.python: got {vllm.python}, expected the interpreter of an environment that holds vLLM",
@@ -117,7 +118,7 @@ def _seed_files(config: Config) -> tuple[tuple[str, str], ...]:
 
 def seed_path(setting: str, shipped_name: str) -> Path:
     """The file that a ``files.*`` field means."""
-    return shipped("seeds", shipped_name) if setting == "builtin" else Path(setting).expanduser()
+    return shipped("seeds", shipped_name) if setting == "builtin" else expanded(setting)
 
 
 def check_root(place: str) -> None:

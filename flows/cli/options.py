@@ -10,6 +10,7 @@ import typer
 
 from knowrl_core.config import DEFAULT_PROFILE, Config, build_config, load_config
 from knowrl_core.errors import InputError
+from knowrl_core.places import expanded
 from knowrl_core.storage.layout import RunPaths, StageKey
 from knowrl_core.storage.roots import is_url, look, run_paths
 from knowrl_core.storage.run_file import RunFile
@@ -37,7 +38,7 @@ def locate(run: str, overrides: list[str] | None, config: str = DEFAULT_PROFILE)
         root, _, name = run.rstrip("/").rpartition("/")
         return look(run_paths(root, load_config(config, [f"run.name={name}"]).run.name))
     if "/" in run:
-        path = Path(run).expanduser().absolute()
+        path = expanded(run).absolute()
         if not (path / "run.json").is_file():
             raise InputError(
                 f"{path}: got no run.json, expected the folder of a run",

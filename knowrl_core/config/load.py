@@ -12,6 +12,7 @@ from knowrl_core.config.document import MAX_BYTES, Path, parse_yaml
 from knowrl_core.config.model import Config
 from knowrl_core.config.problems import describe, field_type, section_at
 from knowrl_core.errors import InputError
+from knowrl_core.places import expanded
 from knowrl_core.resources import shipped
 from knowrl_core.storage.files import read_small
 
@@ -36,11 +37,14 @@ def find_profile(source: str, folder: FilePath | None = None) -> FilePath:
         InputError: There is no such profile or file.
     """
     looks_like_path = source.endswith((".yaml", ".yml")) or "/" in source or "\\" in source
-    path = (folder or FilePath()) / FilePath(source).expanduser()
+    path = (folder or FilePath()) / expanded(source)
     if looks_like_path:
-        if path.is_file():
-            return path
-        problem = "is a folder" if path.is_dir() else "no such file"
+        try:
+            if path.is_file():
+                return path
+            problem = "is a folder" if path.is_dir() else "no such file"
+        except OSError as error:  # such as a name that is too long
+            problem = error.strerror or str(error)
         raise InputError(
             f"config {source!r}: {problem}", hint=f"Give a YAML file, or a profile: {', '.join(profiles())}."
         )

@@ -13,6 +13,7 @@ from typing import Final, Self
 
 from knowrl_core.config.model import Config
 from knowrl_core.errors import InputError
+from knowrl_core.places import expanded
 
 ALLOW: Final = "KNOWRL_ALLOW"
 """Environment variable: words ``FIELD=VALUE`` and ``path=FOLDER``, or ``*`` for everything."""
@@ -45,7 +46,7 @@ def settings_of(config: Config) -> tuple[Setting, ...]:
 def _setting(field: str, text: object) -> Setting:
     """A field and its text in the one form that is compared."""
     if field in PROGRAM_FILES:
-        return field, str(Path(str(text)).expanduser().absolute())
+        return field, str(expanded(str(text)).absolute())
     return field, str(text).rstrip("/") if field == "engine.vllm.urls" else str(text)
 
 
@@ -109,6 +110,6 @@ def inside(place: str, allowed: tuple[str, ...]) -> bool:
             base = other.rstrip("/")
             if ".." not in place.split("/") and (place.rstrip("/") == base or place.startswith(f"{base}/")):
                 return True
-        elif Path(place).expanduser().resolve().is_relative_to(Path(other).expanduser().resolve()):
+        elif expanded(place).resolve().is_relative_to(expanded(other).resolve()):
             return True
     return False

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from knowrl_core.config.model import Config
+from knowrl_core.places import expanded
 
 _BUILTIN = "builtin"
 
@@ -18,7 +19,7 @@ def anchored(config: Config, folder: Path | None = None) -> Config:
     data = config.model_dump(mode="json")
 
     def absolute(value: str) -> str:
-        return str(base / Path(value).expanduser())
+        return str(base / expanded(value))
 
     if "://" not in data["run"]["root"]:
         data["run"]["root"] = absolute(data["run"]["root"])

@@ -9,6 +9,7 @@ from knowrl_core.config.system import ModelConfig
 from knowrl_core.errors import InputError
 from knowrl_core.models import smollm2, tiny
 from knowrl_core.models.folder import check_folder, hash_folder
+from knowrl_core.places import expanded
 
 ALIASES = (smollm2.ALIAS, tiny.ALIAS)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -46,7 +47,7 @@ def resolve_model(cfg: ModelConfig) -> ResolvedModel:
             )
         path, digest = smollm2.smollm2_folder() if name == smollm2.ALIAS else tiny.tiny_folder()
         return ResolvedModel(name, path, digest)
-    local = Path(name).expanduser()
+    local = expanded(name)
     if name.startswith((".", "/", "~", "\\")) or local.exists():
         check_folder(local, name=name)
         resolved = local.resolve()

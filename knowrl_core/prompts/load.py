@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 from knowrl_core.config.system import PromptsConfig
 from knowrl_core.errors import InputError
 from knowrl_core.labels import FEASIBLE, Label
+from knowrl_core.places import expanded
 from knowrl_core.prompts.check import check_template
 from knowrl_core.prompts.template import MAX_BYTES, Template, parse_template
 from knowrl_core.prompts.views import VIEWS, View
@@ -64,7 +65,7 @@ def _load(config: PromptsConfig, name: str, samples: list[Mapping[str, Any]], *,
     setting = str(getattr(config, name))
     builtin = setting == BUILTIN
     source = f"{BUILTIN} {name}.jinja" if builtin else setting
-    path = _FOLDER / f"{name}.jinja" if builtin else Path(setting).expanduser()
+    path = _FOLDER / f"{name}.jinja" if builtin else expanded(setting)
     template = parse_template(name, _read(path, f"prompts.{name}", source), source)
     check_template(template, allowed=tuple(samples[0]), required=required)
     for sample in samples:  # what the checks above cannot see, such as an unknown attribute, shows here

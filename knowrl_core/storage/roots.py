@@ -10,6 +10,7 @@ from pathlib import Path
 import platformdirs
 
 from knowrl_core.errors import RunLockedError
+from knowrl_core.places import expanded
 from knowrl_core.storage.files import write_atomic
 from knowrl_core.storage.layout import RunPaths
 from knowrl_core.storage.lock import Holder, RunLock, is_locked, read_holder
@@ -29,10 +30,10 @@ def is_url(root: str) -> bool:
 def local_root(root: str) -> Path:
     """The folder that holds the runs of a root, or their working copies."""
     if not is_url(root):
-        return Path(root).expanduser().absolute()
+        return expanded(root).absolute()
     url = ObjectStore(root).url
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    copies = Path(os.environ.get(COPIES) or platformdirs.user_cache_path("knowrl") / "copies").expanduser().absolute()
+    copies = expanded(os.environ.get(COPIES) or platformdirs.user_cache_path("knowrl") / "copies").absolute()
     name = url.removeprefix("s3://").replace("/", "-")[:80]
     return copies / f"{name}-{hashlib.sha256(f'{endpoint} {url}'.encode()).hexdigest()[:12]}"
 

@@ -272,8 +272,9 @@ class RunFile(_Part):
         return changes
 
     def go_on_at(self, stage: StageKey) -> None:
-        """Let earlier changes that came after a stage hold from it on: what follows it is gone, and will be done with
-        the config as it is now.
+        """Let earlier changes that came after a stage hold from it on.
+
+        What follows it is gone, and will be done with the config as it is now.
         """
         for change in self.changes:
             if change.applies_after(stage):

@@ -44,6 +44,17 @@ class Deployment:
             env=self.env,
         )
 
+    def start_worker(self):
+        with self.log.open("ab") as out:
+            self.worker = subprocess.Popen(
+                [*PREFECT, "worker", "start", "--pool", "knowrl", "--type", "process"],
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+                cwd=self.log.parent,
+                env=self.env,
+            )
+
     def run(self, *arguments):
         return self.prefect("deployment", "run", "knowrl/train", *arguments, "--watch")
 
@@ -72,21 +83,13 @@ def deployment(home, prefect_server, tmp_path_factory):
         done = knowrl("deploy", home=home, check=0, PREFECT_API_URL=prefect_server)
     assert "Deployment 'knowrl/train' successfully" in done.stderr
     assert "work pool knowrl has no live worker" in done.stderr
-    log = folder / "log"
-    with log.open("wb") as out:
-        worker = subprocess.Popen(
-            [*PREFECT, "worker", "start", "--pool", "knowrl", "--type", "process"],
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-            cwd=folder,
-            env=env,
-        )
+    deployment = Deployment(prefect_server, env, folder / "log")
+    deployment.start_worker()
     try:
-        yield Deployment(prefect_server, env, log)
+        yield deployment
     finally:
-        os.killpg(worker.pid, signal.SIGKILL)  # asked to end, Prefect's worker sometimes stays for minutes
-        worker.wait()
+        os.killpg(deployment.worker.pid, signal.SIGKILL)  # asked to end, Prefect's worker sometimes stays for minutes
+        deployment.worker.wait()
 
 
 def small(root, **more):
@@ -182,6 +185,29 @@ def test_a_killed_flow_run_is_crashed_and_its_run_goes_on(deployment, tmp_path):
     assert found[own] != after[own]
     noise = [line for line in deployment.log.read_text().splitlines() if "mlflow" in line or "alembic" in line]
     assert noise == []
+
+
+def test_a_killed_worker_takes_its_flow_run_along_and_the_run_goes_on(deployment, tmp_path):
+    """The worker's process alone is killed; nobody touches the one that does the flow run."""
+    paths, key = RunPaths(tmp_path, "orphan"), StageKey(2, "generate")
+    process = deployment.start("-p", "profile=smoke", "-p", "run=orphan", "-p", small(tmp_path))
+    wait_for(in_stage(paths, key), process=process, what=str(key))
+    deployment.worker.kill()
+    deployment.worker.wait()
+    assert process.wait(120) == 1
+    [crashed] = deployment.flow_runs("orphan")
+    assert crashed["state"]["name"] == "Crashed"
+    before = manifests(paths.folder)
+
+    deployment.start_worker()
+    done = deployment.run("-p", "run=orphan", "-p", "config=" + json.dumps({"run": {"root": str(tmp_path)}}))
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    [(first, outcome), (went_on, completed)] = attempts(paths)
+    assert (first, outcome, completed) == ("000/generate", "interrupted", "completed")
+    assert StageKey.parse(went_on).iteration == 2
+    after = manifests(paths.folder)
+    assert {name: after[name] for name in before} == before
 
 
 def test_retry_goes_on_at_the_failed_stage(deployment, tmp_path):

@@ -1,0 +1,127 @@
+"""How well does the likelihood of a model rank the probe, beside its verdict (``consensus.reward.votes: channel``)?
+
+    .venv/bin/python -m benchmarks.channel --draws 8 --shots 16 --json channel.json
+
+The probe's tasks are judged by likelihood under the two introspection prompts (``knowrl_core/verdicts/channel.py``),
+with few-shot examples drawn anew each time, and by verdicts in four views. The table has the area under the ROC curve
+after each draw, with a 95 % bootstrap interval over the tasks, and balanced accuracy against the median of all tasks.
+Nothing is trained, and the labels of the probe are used for the figures alone.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from sklearn.metrics import roc_auc_score
+
+from knowrl_core.config.learning import IntrospectionConfig, VerdictConfig
+from knowrl_core.config.system import EngineConfig, ModelConfig, PromptsConfig
+from knowrl_core.engines import GenerationEngine, build_engine
+from knowrl_core.labels import INFEASIBLE
+from knowrl_core.models.load import setup_torch
+from knowrl_core.models.resolve import resolve_model
+from knowrl_core.prompts import VIEWS, load_prompts
+from knowrl_core.resources import shipped
+from knowrl_core.seeds import load_seed_file, load_seeds
+from knowrl_core.verdicts import judge_tasks
+from knowrl_core.verdicts.channel import Channel, judge_by_channel
+
+Floats = NDArray[np.float64]
+ROUNDS = 2_000
+"""Bootstrap samples."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print; returns the exit code."""
+    options = _parse(arguments)
+    setup_torch(0)
+    engine = build_engine(EngineConfig(), resolve_model(ModelConfig(path=options.model)).path)
+    probe = load_seed_file(shipped("seeds", "probe.jsonl"))
+    tasks = [(task.id, task.task) for task in probe]
+    truth = np.array([task.label == INFEASIBLE for task in probe])
+    rows = [_figures("verdict, four views", *_by_verdict(engine, tasks, options.seed), truth, options.seed)]
+    scores, seconds = _by_channel(engine, tasks, options)
+    for draws in range(1, options.draws + 1):
+        share = seconds * draws / options.draws
+        rows.append(_figures(f"likelihood, draws: {draws}", scores[:, :draws].mean(1), share, truth, options.seed))
+    _show(rows, f"{options.model}, {options.shots} examples a prompt, seed {options.seed}, {len(probe)} tasks")
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def _by_verdict(engine: GenerationEngine, tasks: Sequence[tuple[str, str]], seed: int) -> tuple[Floats, float]:
+    """[tasks] mean probability of infeasible over the views, and seconds."""
+    start = time.perf_counter()
+    views = tuple(VIEWS)[:4]
+    records = judge_tasks(
+        engine, tasks, config=VerdictConfig(k=len(views), views=views), prompts=load_prompts(PromptsConfig()),
+        run_seed=seed, iteration=0, stage="evaluate", engine_name=engine.name, policy="initial",
+    )  # fmt: skip
+    table = np.array([row.p_infeasible for row in records], dtype=np.float64).reshape(len(tasks), -1)
+    return table.mean(1), time.perf_counter() - start
+
+
+def _by_channel(
+    engine: GenerationEngine, tasks: Sequence[tuple[str, str]], options: argparse.Namespace
+) -> tuple[Floats, float]:
+    """[tasks, draws] probability of infeasible, and seconds for all draws."""
+    start = time.perf_counter()
+    seeds = load_seeds(shipped("seeds", "feasible.jsonl"), shipped("seeds", "infeasible.jsonl"))
+    records = judge_by_channel(
+        engine, tasks, channel=Channel(options.draws, options.shots), introspection=IntrospectionConfig(), seeds=seeds,
+        prompts=load_prompts(PromptsConfig()), run_seed=options.seed, iteration=0, policy="initial",
+    )  # fmt: skip
+    table = np.array([row.p_infeasible for row in records], dtype=np.float64).reshape(len(tasks), -1)
+    return table, time.perf_counter() - start
+
+
+def _figures(
+    name: str, scores: Floats, seconds: float, truth: NDArray[np.bool_], seed: int
+) -> dict[str, float | str | list[float]]:
+    rng = np.random.default_rng(seed)
+    drawn = (rng.integers(len(truth), size=len(truth)) for _ in range(ROUNDS))
+    areas = [roc_auc_score(truth[i], scores[i]) for i in drawn if 0 < truth[i].sum() < len(i)]
+    said = scores > np.median(scores)
+    return {
+        "judge": name,
+        "auroc": float(roc_auc_score(truth, scores)),
+        "interval": [float(bound) for bound in np.quantile(areas, [0.025, 0.975])],
+        "balanced_accuracy_at_median": float((said[truth].mean() + (~said[~truth]).mean()) / 2),
+        "seconds": seconds,
+    }
+
+
+def _show(rows: Sequence[dict[str, float | str | list[float]]], title: str) -> None:
+    table = Table("judge", "AUROC (95 %)", "balanced accuracy at the median", "seconds", title=title, box=box.SIMPLE)
+    for row in rows:
+        lower, upper = row["interval"]  # type: ignore[misc]
+        table.add_row(
+            str(row["judge"]),
+            f"{row['auroc']:.3f} ({lower:.3f} to {upper:.3f})",
+            f"{row['balanced_accuracy_at_median']:.3f}",
+            f"{row['seconds']:.0f}",
+        )
+    Console().print(table)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2-135m-instruct", help="alias, folder or Hub id")
+    parser.add_argument("--draws", type=int, default=8, help="times that examples are drawn (%(default)s)")
+    parser.add_argument("--shots", type=int, default=16, help="examples in a prompt (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draws (%(default)s)")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
