@@ -40,5 +40,9 @@ def remove(
         gone = paths.folder.with_name(f".{paths.name}.removed")
         shutil.rmtree(gone, ignore_errors=True)
         paths.folder.rename(gone)  # at once: no half-removed run is left behind
-    shutil.rmtree(gone)
+    if gone.is_symlink():  # a run may lie on another disk, and be linked to
+        shutil.rmtree(gone.resolve())
+        gone.unlink()
+    else:
+        shutil.rmtree(gone)
     err.print(printable(f"removed {paths.shown}"), soft_wrap=True)
