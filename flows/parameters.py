@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from flows.remote import check_config, check_profile, check_profile_file
+from flows.remote import check_config, check_profile
 from knowrl_core.config import DEFAULT_PROFILE, Config, anchored, build_config, deep_merge, load_config
 
 
@@ -18,8 +18,7 @@ def profile_of(profile: str | None) -> dict[str, Any]:
     Raises:
         InputError: There is no such profile, or it lies where a flow run may not read.
     """
-    check_profile(profile)
-    return load_config(profile or DEFAULT_PROFILE, may_read=check_profile_file).model_dump(mode="json")
+    return load_config(profile or DEFAULT_PROFILE, may_read=check_profile).model_dump(mode="json")
 
 
 def overlaid(base: Mapping[str, Any], fields: Mapping[str, Any], source: str) -> Config:

@@ -67,17 +67,7 @@ def check_out(out: str | None) -> None:
         raise InputError(f"out: got {out!r}, expected the name of a .parquet file outside of all runs")
 
 
-def check_profile(profile: str | None) -> None:
-    """Refuse a profile that is a file elsewhere.
-
-    Raises:
-        InputError: Naming it.
-    """
-    is_path = profile is not None and ("/" in profile or "\\" in profile or profile.endswith((".yaml", ".yml")))
-    check_places({"profile": profile if is_path else None})
-
-
-def check_profile_file(file: Path) -> None:
+def check_profile(file: Path) -> None:
     """Refuse a file of a config that lies elsewhere: that of a profile, or one that it builds on.
 
     Raises:

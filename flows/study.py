@@ -8,7 +8,7 @@ from prefect import flow
 
 from flows.artifacts import publish_table
 from flows.parameters import fields_of, overlaid
-from flows.remote import check_profile, check_profile_file
+from flows.remote import check_profile
 from flows.train import train
 from knowrl_core.config import Config, load_config
 from knowrl_core.errors import InputError, KnowrlError, StageError
@@ -58,8 +58,7 @@ def members(files: Sequence[str], overrides: Sequence[str] = (), config: Config 
         raise InputError("got no file, expected the config of at least one run")
     found: dict[str, Config] = {}
     for file in files:
-        check_profile(file)
-        data = load_config(file, overrides, may_read=check_profile_file).model_dump(mode="json")
+        data = load_config(file, overrides, may_read=check_profile).model_dump(mode="json")
         member = overlaid(data, fields_of(config), f"{file} with the study's parameters")
         if member.run.name in found:
             raise InputError(

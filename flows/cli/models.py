@@ -7,6 +7,7 @@ import typer
 
 from flows.cli.console import out, printable
 from flows.cli.options import RunArgument, SetOption, locate, stored_config
+from knowrl_core.places import expanded
 
 app = typer.Typer(no_args_is_help=True, help="Work with a run's checkpoints.")
 
@@ -35,5 +36,5 @@ def export(
     if paths.remote is not None:
         paths.remote.pull()
     number = chosen_iteration(paths, history, iteration)
-    export_checkpoint(paths, history, number, to.expanduser().absolute())
+    export_checkpoint(paths, history, number, expanded(to).absolute())
     out.print(printable(f"iteration {number} of run {paths.name} is in {to}"), soft_wrap=True)

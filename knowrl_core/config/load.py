@@ -26,12 +26,21 @@ def profiles() -> list[str]:
     return sorted(path.stem for path in shipped("configs").glob("*.yaml"))
 
 
-def find_profile(source: str, folder: FilePath | None = None) -> FilePath:
+MayRead = Callable[[FilePath], None]
+"""Told of a file before anything is asked of it; raises where it may not be read."""
+
+
+def _anything(_file: FilePath) -> None:
+    """Every file may be read."""
+
+
+def find_profile(source: str, folder: FilePath | None = None, may_read: MayRead = _anything) -> FilePath:
     """The file that a profile name or a path means.
 
     Args:
         source: The name or path.
         folder: Where relative paths begin; None is the working directory.
+        may_read: Asked about a path; what ships may always be read.
 
     Raises:
         InputError: There is no such profile or file.
@@ -39,6 +48,7 @@ def find_profile(source: str, folder: FilePath | None = None) -> FilePath:
     looks_like_path = source.endswith((".yaml", ".yml")) or "/" in source or "\\" in source
     path = (folder or FilePath()) / expanded(source)
     if looks_like_path:
+        may_read(path)
         try:
             if path.is_file():
                 return path
@@ -59,7 +69,7 @@ def load_config(
     source: str = DEFAULT_PROFILE,
     overrides: Sequence[str] = (),
     *,
-    may_read: Callable[[FilePath], None] = lambda _file: None,
+    may_read: MayRead = _anything,
 ) -> Config:
     """Read a profile or YAML file and apply overrides such as ``rl.kl_coef=1e-3``, the last one winning.
 
@@ -68,27 +78,24 @@ def load_config(
     Args:
         source: The profile or file.
         overrides: Fields that win.
-        may_read: Told of each file before it is opened, those that it builds on, too; raises where it may not be.
+        may_read: Asked about each file, also those that it builds on.
 
     Raises:
         InputError: With every problem that was found, each with file and line or the override that caused it.
     """
-    file = find_profile(source)
+    file = find_profile(source, may_read=may_read)
     data, places = _read(file, (), may_read)
     return build_config(data, overrides, source=str(file), places=places)
 
 
-def _read(
-    file: FilePath, above: tuple[FilePath, ...], may_read: Callable[[FilePath], None]
-) -> tuple[dict[str, Any], dict[Path, str]]:
+def _read(file: FilePath, above: tuple[FilePath, ...], may_read: MayRead) -> tuple[dict[str, Any], dict[Path, str]]:
     """Config data of a file on top of its base, and the file and line of each key.
 
     Args:
         file: The file.
         above: The files that build on it.
-        may_read: Raises where a file may not be opened.
+        may_read: Asked about the file that it builds on.
     """
-    may_read(file)
     try:
         text = read_small(file, 4 * MAX_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -106,7 +113,7 @@ def _read(
     if not isinstance(base, str):
         raise InputError(f"{place}: {BASE}: got {base!r}, expected the name of a profile, or a path from this file")
     try:
-        below = find_profile(base, file.parent)
+        below = find_profile(base, file.parent, may_read)
     except InputError as error:
         raise InputError(f"{place}: {BASE}: {error.message}", hint=error.hint) from None
     if below.resolve() in chain:

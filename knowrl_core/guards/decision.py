@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from knowrl_core.errors import ArtifactError
 from knowrl_core.storage.files import canonical_json, read_small
+from knowrl_core.storage.records import first_problem
 from knowrl_core.storage.tables import REPAIR_HINT
 
 DECISION: Final = "decision.json"
@@ -69,6 +70,4 @@ class Decision(_Part):
         except OSError as error:
             raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}", hint=REPAIR_HINT) from error
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            field = ".".join(map(str, first["loc"])) or "file"
-            raise ArtifactError(f"{path}: not a decision: {field}: {first['msg']}", hint=REPAIR_HINT) from None
+            raise ArtifactError(f"{path}: not a decision: {first_problem(error)}", hint=REPAIR_HINT) from None

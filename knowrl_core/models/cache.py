@@ -12,6 +12,7 @@ from filelock import FileLock
 
 from knowrl_core.errors import InputError
 from knowrl_core.models.folder import hash_folder
+from knowrl_core.places import expanded
 from knowrl_core.storage.files import fsync_folder, fsync_tree
 
 log = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ RECORD = "knowrl.sha256"
 def cache_root() -> Path:
     """``$KNOWRL_CACHE`` if it is set, else the user's cache directory."""
     override = os.environ.get("KNOWRL_CACHE")
-    return Path(override).expanduser() if override else Path(platformdirs.user_cache_dir("knowrl", appauthor=False))
+    return expanded(override) if override else Path(platformdirs.user_cache_dir("knowrl", appauthor=False))
 
 
 def build_once(name: str, build: Callable[[Path], None]) -> tuple[Path, str]:

@@ -11,6 +11,7 @@ from knowrl_core.guards import GUARD_TABLE, Decision, Stop, find_stop, last_eval
 from knowrl_core.storage.files import canonical_json
 from knowrl_core.storage.layout import EVALUATE, RunPaths, StageKey
 from knowrl_core.storage.manifest import Manifest
+from knowrl_core.storage.records import first_problem
 from knowrl_core.storage.roots import is_running
 from knowrl_core.storage.run_file import RunFile
 from knowrl_core.storage.schemas import GuardRecord, Record
@@ -114,9 +115,8 @@ def _guards(paths: RunPaths, file: RunFile) -> GuardsConfig:
     try:
         return GuardsConfig.model_validate_json(canonical_json(file.config.get("guards", {})))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
         raise OtherVersionError(
-            f"{paths.run_file}: config field guards.{'.'.join(map(str, first['loc']))}: {first['msg']}",
+            f"{paths.run_file}: config field guards.{first_problem(error)}",
             hint="It was written by another version of KnowRL; use that version.",
         ) from None
 

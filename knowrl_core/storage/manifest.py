@@ -8,11 +8,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from knowrl_core.errors import ArtifactError, OtherVersionError
 from knowrl_core.storage.files import read_small, sha256_json
+from knowrl_core.storage.records import SEAL, first_problem, sealed
 from knowrl_core.storage.schemas import SCHEMA_VERSION
 from knowrl_core.storage.tables import REPAIR_HINT
 
 MANIFEST: Final = "manifest.json"
-SEAL: Final = "sha256"
 
 
 class FileRef(BaseModel):
@@ -59,8 +59,7 @@ class Manifest(BaseModel):
 
     def sealed(self) -> str:
         """The text of ``manifest.json``: all of the above, and a sha256 over it that shows any alteration."""
-        content = self.model_dump(mode="json")
-        return json.dumps({**content, SEAL: sha256_json(content)}, indent=2)
+        return json.dumps(sealed(self.model_dump(mode="json")), indent=2)
 
 
 def signature(*, stage: str, seed: int, iteration: int, config: dict[str, Any], inputs: tuple[FileRef, ...]) -> str:
@@ -97,9 +96,7 @@ def read_manifest(folder: Path) -> Manifest:
     except ValueError as error:
         if not isinstance(error, ValidationError):
             raise ArtifactError(f"{path}: not JSON: {error}", hint=REPAIR_HINT) from None
-        first = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(map(str, first["loc"])) or "file"
-        raise ArtifactError(f"{path}: not a manifest: {field}: {first['msg']}", hint=REPAIR_HINT) from None
+        raise ArtifactError(f"{path}: not a manifest: {first_problem(error)}", hint=REPAIR_HINT) from None
     if manifest.schema_version != SCHEMA_VERSION:
         raise OtherVersionError(
             f"{path}: got schema version {manifest.schema_version}, expected {SCHEMA_VERSION}",

@@ -13,6 +13,7 @@ from knowrl_core.errors import ArtifactError
 from knowrl_core.storage.files import read_small, write_atomic
 from knowrl_core.storage.layout import UPDATE, RunPaths, StageKey
 from knowrl_core.storage.manifest import Manifest
+from knowrl_core.storage.records import first_problem
 from knowrl_core.storage.tables import REPAIR_HINT
 
 PRUNED: Final = "pruned.json"
@@ -41,8 +42,9 @@ def pruned_files(folder: Path) -> frozenset[str]:
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}", hint=REPAIR_HINT) from error
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise ArtifactError(f"{path}: not a record of what was pruned: {first['msg']}", hint=REPAIR_HINT) from None
+        raise ArtifactError(
+            f"{path}: not a record of what was pruned: {first_problem(error)}", hint=REPAIR_HINT
+        ) from None
     strange = sorted(name for name in files if f"/{CHECKPOINT}/" not in name)
     if strange:
         raise ArtifactError(

@@ -17,7 +17,7 @@ from knowrl_core.config.rl import LoraConfig
 from knowrl_core.errors import ArtifactError, InputError
 from knowrl_core.storage.files import read_small, sha256_json, write_atomic
 from knowrl_core.storage.layout import MAX_ITERATIONS, STAGES, UPDATE, RunPaths, StageKey, stage_keys
-from knowrl_core.storage.manifest import SEAL
+from knowrl_core.storage.records import SEAL, first_problem, sealed
 from knowrl_core.version import library_versions
 
 _log: Final = logging.getLogger(__name__)
@@ -157,8 +157,7 @@ class RunFile(_Part):
 
     def text(self) -> str:
         """Content of ``run.json``, sealed by the sha256 of the rest."""
-        content = self.model_dump(mode="json")
-        return json.dumps({**content, SEAL: sha256_json(content)}, indent=2, ensure_ascii=False) + "\n"
+        return json.dumps(sealed(self.model_dump(mode="json")), indent=2, ensure_ascii=False) + "\n"
 
     @property
     def stages(self) -> tuple[StageKey, ...]:
@@ -346,9 +345,7 @@ def _read(path: Path) -> RunFile:
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}", hint=hint) from error
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(map(str, first["loc"])) or "file"
-        raise ArtifactError(f"{path}: not the record of a run: {field}: {first['msg']}", hint=hint) from None
+        raise ArtifactError(f"{path}: not the record of a run: {first_problem(error)}", hint=hint) from None
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path}: not the record of a run: {str(error)[:300]}", hint=hint) from None
     return found

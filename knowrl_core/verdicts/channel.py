@@ -116,6 +116,7 @@ def judge_by_channel(
     template = prompts.introspection(INFEASIBLE).sha256
     records = []
     for place, task_id in enumerate(ids):
+        seed = derive_seed(run_seed, iteration, CHANNEL, task_id)
         uniforms = stream(run_seed, iteration, CHANNEL, task_id).random(channel.draws)
         for draw in range(channel.draws):
             p = float(p_infeasible[draw, place])
@@ -135,7 +136,7 @@ def judge_by_channel(
                     prompt_sha256=template,
                     engine=engine.name,
                     policy=policy,
-                    seed=derive_seed(run_seed, iteration, CHANNEL, task_id),
+                    seed=seed,
                 )
             )
     return records

@@ -13,6 +13,7 @@ from knowrl_core.config.system import VllmConfig
 from knowrl_core.engines.vllm.api import MODEL, VllmApi
 from knowrl_core.engines.vllm.guardian import GRACE
 from knowrl_core.errors import StageError
+from knowrl_core.places import expanded
 from knowrl_core.worker.process import end, free_port, tail
 
 GUARDIAN: Final = "knowrl_core.engines.vllm.guardian"
@@ -111,7 +112,7 @@ class VllmServer:
         flags = ["--enable-prefix-caching", "--enable-sleep-mode" if self.cuda else "--no-enable-chunked-prefill"]
         if self.adapter_rank:
             flags += ["--enable-lora", "--max-lora-rank", str(self.adapter_rank)]
-        python = str(Path(self._config.python).expanduser().absolute())
+        python = str(expanded(self._config.python).absolute())
         return [
             *(python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder.absolute())),
             *(word for option in options.items() for word in option),

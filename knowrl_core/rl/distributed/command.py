@@ -11,6 +11,7 @@ from typing import Final
 import torch
 
 from knowrl_core.errors import InputError
+from knowrl_core.places import expanded
 from knowrl_core.rl.distributed import folder as words
 from knowrl_core.rl.job import UpdateJob
 from knowrl_core.worker.process import free_port
@@ -50,7 +51,7 @@ def launcher(job: UpdateJob, folder: Path) -> list[str]:
     rank = [RANK, *(str(folder / name) for name in (words.JOB, words.RESULT, words.PROGRESS))]
     common = [f"--master_port={free_port()}", "--no_local_rank", "-q", "--module", *rank]
     if config.hostfile is not None:
-        hosts = ["--hostfile", str(Path(config.hostfile).expanduser().absolute()), "--num_gpus", str(config.processes)]
+        hosts = ["--hostfile", str(expanded(config.hostfile).absolute()), "--num_gpus", str(config.processes)]
         return [sys.executable, "-u", "-m", "deepspeed.launcher.runner", *hosts, *common]
     world = base64.urlsafe_b64encode(json.dumps({"localhost": _devices(job)}).encode()).decode()
     # What the runner itself starts on one node.

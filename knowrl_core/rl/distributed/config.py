@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Final
 
 from knowrl_core.config.rl import RLConfig
 from knowrl_core.errors import InputError
+from knowrl_core.places import expanded
 from knowrl_core.rl.distributed.settings_file import ZERO, Settings, read_settings
 
 _BUCKET: Final = 50_000_000
@@ -27,7 +27,7 @@ def check_deepspeed(rl: RLConfig) -> None:
             hint="pip install 'knowrl[deepspeed]', or set rl.trainer to torch.",
         )
     hostfile = rl.deepspeed.hostfile
-    if hostfile is not None and not Path(hostfile).expanduser().is_file():
+    if hostfile is not None and not expanded(hostfile).is_file():
         raise InputError(
             f"rl.deepspeed.hostfile: {hostfile} does not exist, expected a file with a line 'host slots=8' for each "
             "node",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from knowrl_core.errors import KnowrlError, StageError, WorkerDiedError
+from knowrl_core.places import expanded
 from knowrl_core.rl.distributed import command
 from knowrl_core.rl.distributed import folder as words
 from knowrl_core.rl.distributed.config import check_deepspeed
@@ -113,6 +114,6 @@ def _error(code: int, folder: Path) -> KnowrlError:
 
 def _with_absolute_paths(job: UpdateJob) -> UpdateJob:
     config = job.rl.deepspeed.config
-    absolute = None if config is None else str(Path(config).expanduser().absolute())
+    absolute = None if config is None else str(expanded(config).absolute())
     deepspeed = job.rl.deepspeed.model_copy(update={"config": absolute})
     return job.model_copy(update={"rl": job.rl.model_copy(update={"deepspeed": deepspeed})})

@@ -1,11 +1,11 @@
 """The user's file with DeepSpeed settings: read, and checked against what the run's config says."""
 
 import json
-from pathlib import Path
 from typing import Any, Final
 
 from knowrl_core.config.flat import flatten
 from knowrl_core.errors import InputError
+from knowrl_core.places import expanded
 from knowrl_core.storage.files import read_small
 
 Settings = dict[str, Any]
@@ -88,7 +88,7 @@ def _contradiction(name: str, key: str, value: Any, known: Settings, owner: str)
 
 def _read(name: str) -> Settings:
     try:
-        settings = json.loads(read_small(Path(name).expanduser()))
+        settings = json.loads(read_small(expanded(name)))
     except (OSError, ValueError) as error:
         raise InputError(
             f"rl.deepspeed.config: cannot read {name}: {error}, expected a JSON file with DeepSpeed settings",
