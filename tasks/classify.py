@@ -16,7 +16,7 @@ from knowrl_core.storage.layout import CLASSIFY, GENERATE, StageKey
 from knowrl_core.storage.manifest import FileRef
 from knowrl_core.storage.schemas import Candidate, VerdictRecord
 from knowrl_core.verdicts import expected_steps, judge_tasks
-from knowrl_core.verdicts.channel import CHANNEL, Channel, channel_steps, judge_by_channel
+from knowrl_core.verdicts.channel import CHANNEL_VOTES, Channel, channel_steps, judge_by_channel
 from knowrl_core.worker import EngineSpec
 from tasks.context import RunContext
 from tasks.generate import CANDIDATES, held_out
@@ -43,7 +43,7 @@ def _config(config: Config) -> dict[str, Any]:
 
 def _channel_slice(config: Config) -> dict[str, Any]:
     """What verdicts by likelihood depend on; nothing where there are none, so that other runs keep their signatures."""
-    if config.consensus.reward.votes != CHANNEL:
+    if config.consensus.reward.votes not in CHANNEL_VOTES:
         return {}
     # The draws are verdict.k, and how introspection samples changes no likelihood.
     return {"channel": {"shots": config.consensus.reward.channel_shots}}
@@ -59,7 +59,7 @@ def _inputs(ctx: RunContext, key: StageKey) -> list[FileRef]:
         *teacher_refs(ctx, parent),
     ]
     if ctx.config.consensus.anchors.share:
-        seeds = () if ctx.config.consensus.reward.votes == CHANNEL else ("files.feasible", "files.infeasible")
+        seeds = () if ctx.config.consensus.reward.votes in CHANNEL_VOTES else ("files.feasible", "files.infeasible")
         refs += [*ctx.pin_refs(*seeds, "files.probe"), *benchmark_refs(ctx.config)]
         refs.append(ctx.ref(StageKey(0, GENERATE), CANDIDATES))
     return refs
@@ -92,7 +92,7 @@ def _body(ctx: RunContext, key: StageKey, writer: StageWriter) -> None:
             **finite_mean("anchors/called_feasible", [item.verdict == FEASIBLE for item in rows]),
         }
     if teacher:  # last, since it takes the policy's place in the worker
-        by_channel = ctx.config.consensus.reward.votes == CHANNEL
+        by_channel = ctx.config.consensus.reward.votes in CHANNEL_VOTES
         rows = judge.by_channel(tasks, teacher) if by_channel else judge(tasks, teacher, TEACHER)
         writer.write(TEACHER_VERDICTS, VerdictRecord, rows)
         writer.metrics |= {
@@ -167,7 +167,7 @@ def _channel(config: Config) -> Channel:
 
 
 def _teacher_steps(config: Config, tasks: int) -> int:
-    if config.consensus.reward.votes == CHANNEL:
+    if config.consensus.reward.votes in CHANNEL_VOTES:
         return channel_steps(tasks, _channel(config))
     return expected_steps(tasks, config.verdict)
 

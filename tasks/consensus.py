@@ -66,8 +66,9 @@ def optional_refs(ctx: RunContext, key: StageKey, *names: str) -> list[FileRef]:
 
 
 def _as_judged(config: ConsensusConfig, judged: dict[str, Any]) -> ConsensusConfig:
-    """The config with the share of anchors that were judged, which cannot change any more."""
-    return config.model_copy(update={"anchors": AnchorConfig(share=judged["anchors"]["share"])})
+    """The config with the share of anchors and the judges that were asked, which cannot change any more."""
+    reward = config.reward.model_copy(update={"votes": judged["votes"]})
+    return config.model_copy(update={"anchors": AnchorConfig(share=judged["anchors"]["share"]), "reward": reward})
 
 
 STAGE = Stage(name=CONSENSUS, config=_config, inputs=_inputs, body=_body, uses_model=False)

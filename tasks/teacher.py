@@ -7,11 +7,11 @@ from typing import Final
 from knowrl_core.rl.average import AVERAGE
 from knowrl_core.storage.manifest import FileRef
 from knowrl_core.storage.retention import CHECKPOINT
-from knowrl_core.verdicts.channel import CHANNEL
+from knowrl_core.verdicts.channel import CHANNEL_VOTES
 from knowrl_core.worker import EngineSpec
 from tasks.context import RunContext
 
-FROZEN_TEACHERS: Final = ("initial", CHANNEL)
+FROZEN_TEACHERS: Final = ("initial", *CHANNEL_VOTES)
 """Values of ``consensus.reward.votes`` with which the initial model judges."""
 
 TEACHER = "teacher"
@@ -41,7 +41,7 @@ def teacher_refs(ctx: RunContext, parent: int) -> list[FileRef]:
     """What the teacher judges with, as inputs beside the parent's checkpoint, which holds the average."""
     votes = ctx.config.consensus.reward.votes
     refs = ctx.checkpoint_refs(0) if votes in FROZEN_TEACHERS and parent else []
-    if votes == CHANNEL:
+    if votes in CHANNEL_VOTES:
         prompts = ctx.inputs.prompts
         refs += ctx.template_refs([prompts.introspect_feasible, prompts.introspect_infeasible])
         refs += ctx.pin_refs("files.feasible", "files.infeasible")

@@ -97,16 +97,18 @@ class VerdictConfig(Section):
 class RewardConfig(Section):
     """What a verdict is rewarded for: agreement with its task's label, which is found in these steps."""
 
-    votes: Literal["policy", "initial", "average", "channel"] = "policy"
+    votes: Literal["policy", "initial", "average", "channel", "joint"] = "policy"
     """Whose verdicts give the label. ``policy``: the verdicts that are rewarded (KnowRL). ``initial``: those of the
     frozen initial model. ``average``: those of an exponential average of the policy's weights. These two are asked
     separately in stage ``classify``, in the same views. ``channel``: the frozen initial model judges by likelihood:
     under which of the two introspection prompts is the task likelier? Its threshold means nothing by itself: use
-    ``evidence: probability`` with the rule ``rank`` or ``prior_corrected``."""
+    ``evidence: probability`` with the rule ``rank`` or ``prior_corrected``. ``joint``: the policy's verdicts and the
+    channel's together, as the mean of a task's two ranks in the batch. The two err on different tasks, so this ranks
+    better than either."""
 
     channel_shots: Annotated[int, Field(ge=1, le=64)] = 16
-    """Few-shot examples in the prompts of ``votes: channel``; they are drawn anew for each of the ``verdict.k``
-    verdicts."""
+    """Few-shot examples in the prompts of ``votes: channel`` and ``joint``; they are drawn anew for each of the
+    ``verdict.k`` verdicts."""
 
     average_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     """Share of the averaged weights that an iteration keeps (``votes: average`` only)."""

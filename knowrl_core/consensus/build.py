@@ -7,7 +7,15 @@ from knowrl_core.config.learning import ConsensusConfig
 from knowrl_core.consensus.ballots import verdicts_by_task
 from knowrl_core.consensus.gates import CLASS_BALANCE, pool_refusal, train_refusal, trimmed_for_balance
 from knowrl_core.consensus.pool import grow_pool
-from knowrl_core.consensus.rewards import RULES, Decision, agreement, decide, evidence_of, mean_probability
+from knowrl_core.consensus.rewards import (
+    RULES,
+    Decision,
+    agreement,
+    decide,
+    evidence_of,
+    joint_evidence,
+    mean_probability,
+)
 from knowrl_core.consensus.vote import Tally, tally
 from knowrl_core.storage.schemas import Candidate, ConsensusRecord, PoolRecord, VerdictRecord
 
@@ -31,7 +39,8 @@ def build_consensus(
         config: Label rule and gates.
         iteration: The iteration.
         k: Verdicts a task.
-        teacher: Verdicts that the labels come from, as many; None takes the policy's own.
+        teacher: Verdicts that the labels come from, as many, under ``votes: joint`` together with the policy's own;
+            None takes those alone.
 
     Returns:
         One row a kept candidate, in their order, and the pool after this iteration.
@@ -45,7 +54,10 @@ def build_consensus(
     judges = rows if teacher is None else verdicts_by_task(teacher, ids, k)
     own, judged = _tallies(rows, ids), _tallies(judges, ids)
     evidence = [evidence_of(judges[task_id], config.reward.evidence) for task_id in ids]
-    parseable = [Fraction(votes.feasible + votes.infeasible, k) for votes in judged]
+    parseable = [_parseable(votes, k) for votes in judged]
+    if config.reward.votes == "joint":
+        evidence = joint_evidence([evidence_of(rows[task_id], config.reward.evidence) for task_id in ids], evidence)
+        parseable = [share * _parseable(votes, k) for share, votes in zip(parseable, own, strict=True)]
     decisions = decide(evidence, parseable, RULES[config.reward.rule])
     train = _train_reasons(kept, decisions, config)
     pool_reasons = {c.id: pool_refusal(d, c.intended, config) for c, d in zip(kept, decisions, strict=True)}
@@ -84,6 +96,10 @@ def build_consensus(
 
 def _tallies(rows: dict[str, list[VerdictRecord]], ids: Sequence[str]) -> list[Tally]:
     return [tally(row.verdict for row in rows[task_id]) for task_id in ids]
+
+
+def _parseable(votes: Tally, k: int) -> Fraction:
+    return Fraction(votes.feasible + votes.infeasible, k)
 
 
 def _train_reasons(

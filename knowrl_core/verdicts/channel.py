@@ -34,6 +34,9 @@ from knowrl_core.verdicts.judge import Progress
 CHANNEL: Final = "channel"
 """The random streams, and the beginning of the names of the draws, which stand where a verdict has its view."""
 
+CHANNEL_VOTES: Final = (CHANNEL, "joint")
+"""Values of ``consensus.reward.votes`` that need these verdicts."""
+
 
 @dataclass(frozen=True, slots=True)
 class Channel:

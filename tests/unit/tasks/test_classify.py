@@ -136,8 +136,9 @@ def test_the_slice_holds_what_decides_who_judges(make_context):
 CHANNEL = ("consensus.reward.votes=channel", "consensus.reward.channel_shots=3")
 
 
-def test_the_initial_model_judges_by_likelihood(classified):
-    ctx, writer = classified(*CHANNEL, "consensus.anchors.share=0.5")
+@pytest.mark.parametrize("votes", ["channel", "joint"])
+def test_the_initial_model_judges_by_likelihood(classified, votes):
+    ctx, writer = classified(*CHANNEL, f"consensus.reward.votes={votes}", "consensus.anchors.share=0.5")
     # Four draws of each label, every time all six tasks, after the policy's own verdicts and the anchors'.
     assert [(folder, len(asked)) for folder, asked in ctx.worker.asked] == [("/m1", 6), ("/m1", 6), *[("/m0", 6)] * 8]
     taught = writer.tables["teacher.parquet"]

@@ -112,6 +112,33 @@ def test_a_teacher_gives_the_labels():
     assert summarise(records, pool)["teacher_agreement"] == 0.0
 
 
+def test_two_judges_give_the_labels_together():
+    # Ranks of three (1/6, 1/2, 5/6): the policy's b < c < a, the teacher's a < b < c. Means: a 1/2, b 1/3, c 2/3.
+    candidates = [candidate("a"), candidate("b"), candidate("c", N)]
+    own = verdicts("a", [N] * 4, p=(0.99,)) + verdicts("b", [Y] * 4, p=(0.01,)) + verdicts("c", [Y] * 4, p=(0.02,))
+    taught = verdicts("a", [Y] * 4, p=(0.48,)) + verdicts("b", [Y] * 4, p=(0.49,)) + verdicts("c", [Y] * 4, p=(0.51,))
+    reward = {"votes": "joint", "evidence": "probability"}
+    records, _ = build(candidates, own, teacher=taught, reward=reward)
+    assert [r.evidence for r in records] == pytest.approx([1 / 2, 1 / 3, 2 / 3])
+    assert [r.label for r in records] == [None, Y, N]
+    assert [r.share for r in records] == pytest.approx([1 / 2, 2 / 3, 2 / 3])
+    assert [r.rewards for r in records] == [[0] * 4, [1] * 4, [0] * 4]
+    # Alone the policy's exact probabilities call a infeasible and the others feasible, the teacher's only c infeasible.
+    assert [r.label for r in build(candidates, own, reward={"evidence": "probability"})[0]] == [N, Y, Y]
+    reward["votes"] = "channel"
+    assert [r.label for r in build(candidates, own, teacher=taught, reward=reward)[0]] == [Y, Y, N]
+
+
+def test_what_either_judge_cannot_parse_weakens_the_label_of_both():
+    own = verdicts("a", [N, N, N, U]) + verdicts("b", [Y, Y, U, U]) + verdicts("c", [U] * 4)
+    taught = verdicts("a", [N, N, U, U]) + verdicts("b", [Y] * 4) + verdicts("c", [Y] * 4)
+    records, _ = build([candidate(name, N) for name in "abc"], own, teacher=taught, reward={"votes": "joint"})
+    # Mid-ranks: the policy's 3/4 and 1/4 of the two tasks that it could judge, the teacher's 5/6 and 1/3 (b = c).
+    assert [r.label for r in records] == [N, Y, None]
+    assert [r.evidence for r in records] == [pytest.approx(19 / 24), pytest.approx(7 / 24), None]
+    assert [r.share for r in records] == pytest.approx([19 / 24 * 3 / 8, 17 / 24 * 1 / 2, 0])
+
+
 def test_a_teacher_may_not_miss_a_task():
     with pytest.raises(StageError, match="task 'b': got 0"):
         build([candidate("a"), candidate("b")], verdicts("a", [Y] * 4) + verdicts("b", [Y] * 4),

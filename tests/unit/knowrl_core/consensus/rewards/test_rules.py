@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knowrl_core.consensus.rewards import RULES, Decision, agreement, decide, majority, median_of, prior_corrected, rank
+from knowrl_core.consensus.rewards import (
+    RULES,
+    Decision,
+    agreement,
+    decide,
+    joint_evidence,
+    majority,
+    median_of,
+    prior_corrected,
+    rank,
+)
 from knowrl_core.consensus.vote import tally
 
 Y, N, U = "feasible", "infeasible", "unparseable"
@@ -26,6 +36,21 @@ def shares(*values):
 )
 def test_median_of_what_there_is(evidence, median):
     assert median_of(evidence) == median
+
+
+probabilities = st.one_of(st.none(), st.fractions(0, 1))
+
+
+@given(st.lists(st.tuples(probabilities, probabilities), max_size=12))
+def test_two_judges_count_alike_and_only_by_their_order(pairs):
+    first, second = [one for one, _ in pairs], [other for _, other in pairs]
+    both = joint_evidence(first, second)
+    assert both == joint_evidence(second, first)
+    assert both == joint_evidence([None if p is None else p**3 / 2 for p in first], second)
+    assert [p is None for p in both] == [one is None or other is None for one, other in pairs]
+    turned = [None if p is None else 1 - p for p in first], [None if p is None else 1 - p for p in second]
+    assert joint_evidence(*turned) == [None if p is None else 1 - p for p in both]
+    assert joint_evidence(first, first) == rank(first)
 
 
 def test_the_majority_takes_evidence_as_it_is():
