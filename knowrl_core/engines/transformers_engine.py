@@ -11,7 +11,7 @@ from knowrl_core.engines.chat import render
 from knowrl_core.engines.choose import score_choices
 from knowrl_core.engines.decode import Row, decode
 from knowrl_core.engines.encode import encode_choices, whole_lengths
-from knowrl_core.engines.prefill import compute_prefix, prefill
+from knowrl_core.engines.prefill import Prefix, compute_prefix, groups_by_prefix, prefill
 from knowrl_core.engines.text import TextEnd, closing_token, end_tokens
 
 _Answer = TypeVar("_Answer")
@@ -93,10 +93,16 @@ class TransformersEngine:
     def _choose(
         self, prompts: list[list[int]], choices: list[tuple[tuple[int, ...], ...]], lengths: list[int]
     ) -> Iterator[ChooseResult]:
-        prefix = compute_prefix(self.model, prompts)
+        # Prompts of several views, label orders or few-shot sets begin alike within each, hardly across them.
+        groups = groups_by_prefix(prompts)
+        group_of = {request: number for number, group in enumerate(groups) for request in group}
+        prefixes: dict[int, Prefix] = {}
 
         def run(batch: list[Piece]) -> list[list[list[tuple[float, ...]]]]:
-            prefilled = prefill(self.model, [prompts[piece.request] for piece in batch], prefix)
+            group = group_of[batch[0].request]
+            if group not in prefixes:  # not before: the first answers come early
+                prefixes[group] = compute_prefix(self.model, [prompts[request] for request in groups[group]])
+            prefilled = prefill(self.model, [prompts[piece.request] for piece in batch], prefixes[group])
             scores = score_choices(self.model, prefilled, [choices[piece.request] for piece in batch])
             return [[score] for score in scores]
 
@@ -106,7 +112,7 @@ class TransformersEngine:
             for length, group in zip(lengths, choices, strict=True)
         ]
         counts = [1] * len(prompts)
-        for index, (scores,) in _in_order(counts, plan_batches(costs, counts, self.token_budget), run):
+        for index, (scores,) in _in_order(counts, plan_batches(costs, counts, self.token_budget, groups), run):
             yield ChooseResult(
                 prompt_token_ids=tuple(prompts[index]), token_ids=choices[index], token_logprobs=tuple(scores)
             )

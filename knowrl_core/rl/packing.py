@@ -23,6 +23,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from knowrl_core.prefixes import families
 from knowrl_core.rl.tree import PackedPass, Unit, lay_out
 
 SHORTEST_ROOT: Final = 8
@@ -63,27 +64,28 @@ def pack(units: Iterable[PromptUnit], token_budget: int) -> list[PackedPass]:
     Returns:
         The passes. The result depends on the arguments only.
     """
-    passes: list[list[Family]] = []
+    ordered = sorted(units, key=lambda unit: (unit.prompt, unit.cells))
+    passes: list[list[_Part]] = []
     room = 0
-    for family in _families(sorted(units, key=lambda unit: (unit.prompt, unit.cells))):
-        part: Family | None = None  # what the newest pass holds of this family
-        for unit in family.members:
+    for family in families([unit.prompt for unit in ordered], shortest=SHORTEST_ROOT):
+        part: _Part | None = None  # what the newest pass holds of this family
+        for unit in (ordered[place] for place in family.members):
             own = unit.packed_length - family.root
             if part is None or own > room:
                 if not passes or own + family.root > room:
                     passes.append([])
                     room = token_budget
-                part = Family(family.root, [])
+                part = _Part(family.root, [])
                 passes[-1].append(part)
                 room -= family.root
             part.members.append(unit)
             room -= own
-    return [_lay_out(families) for families in passes]
+    return [_lay_out(parts) for parts in passes]
 
 
 @dataclass(slots=True)
-class Family:
-    """Units whose prompts begin alike."""
+class _Part:
+    """What a pass holds of units whose prompts begin alike."""
 
     root: int
     """Length of the common beginning; 0 for none."""
@@ -91,38 +93,12 @@ class Family:
     """At least one."""
 
 
-def _families(units: Iterable[PromptUnit]) -> list[Family]:
-    """Cut sorted units into families. A unit joins the one before it if that saves at least as many tokens with it."""
-    families: list[Family] = []
-    for unit in units:
-        if families:
-            family = families[-1]
-            first = family.members[0].prompt
-            # Each unit keeps its last prompt token for itself: it predicts the first token of the responses.
-            bound = min(len(unit.prompt), len(first)) - 1
-            if len(family.members) > 1:
-                bound = min(bound, family.root)
-            shared = _common(unit.prompt, first, bound)
-            if shared >= SHORTEST_ROOT and len(family.members) * shared >= (len(family.members) - 1) * family.root:
-                family.root = shared
-                family.members.append(unit)
-                continue
-        families.append(Family(0, [unit]))
-    return families
-
-
-def _common(first: tuple[int, ...], second: tuple[int, ...], bound: int) -> int:
-    """Length of the common beginning, at most ``bound``."""
-    pairs = zip(first[:bound], second[:bound], strict=True)
-    return next((place for place, (a, b) in enumerate(pairs) if a != b), bound)
-
-
-def _lay_out(families: Iterable[Family]) -> PackedPass:
+def _lay_out(parts: Iterable[_Part]) -> PackedPass:
     units: list[Unit] = []
-    for family in families:
+    for part in parts:
         # A root that a single unit of this pass needs is simply the beginning of its prompt.
-        shared = family.root if len(family.members) > 1 else 0
-        context = Unit(None, family.members[0].prompt[:shared], (), ()) if shared else None
+        shared = part.root if len(part.members) > 1 else 0
+        context = Unit(None, part.members[0].prompt[:shared], (), ()) if shared else None
         units += [context] if context is not None else []
-        units += [Unit(context, unit.prompt[shared:], unit.responses, unit.cells) for unit in family.members]
+        units += [Unit(context, unit.prompt[shared:], unit.responses, unit.cells) for unit in part.members]
     return lay_out(units)

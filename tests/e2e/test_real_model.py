@@ -17,6 +17,7 @@ SMALL = [
     "--set=introspection.calls_per_label=2",
     "--set=introspection.max_candidates=8",
     "--set=evaluation.frozen_limit=4",
+    "--set=warmup.epochs=0",
 ]
 
 

@@ -21,6 +21,17 @@ def test_every_row_runs_once_and_batches_keep_the_budget(requests, budget):
     assert [sorted(samples) for samples in seen] == [list(range(count)) for count in rows]
 
 
+@given(REQUESTS, st.integers(64, 2000), st.data())
+def test_groups_never_share_a_batch(requests, budget, data):
+    lengths, rows = [length for length, _ in requests], [count for _, count in requests]
+    places = st.integers(0, 2)
+    number = [data.draw(places) for _ in requests]
+    groups = [[request for request, of in enumerate(number) if of == group] for group in range(3)]
+    batches = plan_batches(lengths, rows, budget, groups)
+    assert all(len({number[piece.request] for piece in batch}) == 1 for batch in batches)
+    assert sum(piece.count for batch in batches for piece in batch) == sum(rows)
+
+
 def test_similar_lengths_share_a_batch():
     assert plan_batches([10, 100, 12], [1, 1, 1], 110) == [[Piece(0, 0, 1), Piece(2, 0, 1)], [Piece(1, 0, 1)]]
 

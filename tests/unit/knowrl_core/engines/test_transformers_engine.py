@@ -61,6 +61,32 @@ def test_batches_do_not_change_choices(tiny, requests):
                 assert one == pytest.approx(two, abs=1e-4)
 
 
+def test_each_views_prompts_share_their_own_beginning(tiny):
+    orders = ["Judge the task: feasible or infeasible? ", "Judge the task: infeasible or feasible? "]
+    texts = [order * 2 + task for task in ("Add.", "Send an email now.", "Why?", "Plan a trip.") for order in orders]
+    asked = [ChooseRequest(turns=turns(text), choices=(" feasible", " infeasible")) for text in [*texts, "Alone"]]
+    engine = TransformersEngine(tiny.model, tiny.tokenizer)
+    seen = []
+    handle = tiny.model.register_forward_pre_hook(
+        lambda _, __, given: seen.append(given["input_ids"]), with_kwargs=True
+    )
+    try:
+        together = list(engine.choose(asked))
+    finally:
+        handle.remove()
+    for result, request in zip(together, asked, strict=True):
+        (alone,) = engine.choose([request])
+        assert result.prompt_token_ids == alone.prompt_token_ids
+        for one, two in zip(result.token_logprobs, alone.token_logprobs, strict=True):
+            assert one == pytest.approx(two, abs=1e-4)
+    lengths = [len(result.prompt_token_ids) for result in together]
+    # What each order's prompts share is computed once, and the prompt that is like no other by itself.
+    once = [ids.numel() for ids in seen if len(ids) == 1]
+    assert len(once) == 3
+    assert lengths[-1] in once
+    assert sum(ids.numel() for ids in seen) < sum(lengths) * 0.7
+
+
 def test_results_come_as_they_are_ready(tiny, requests):
     engine = TransformersEngine(tiny.model, tiny.tokenizer, token_budget=64)
     calls = []
