@@ -1,6 +1,6 @@
 """Splits requests into batches of sequences of similar length within a token budget."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -36,6 +36,28 @@ def plan_batches(
     together = [range(len(lengths))] if groups is None else groups
     batches = [batch for group in together for batch in _fill(group, lengths, rows, budget)]
     return sorted(batches, key=lambda batch: min((piece.request, piece.first) for piece in batch))
+
+
+def alike(requests: Sequence[int], widths: Mapping[int, int], enough: int) -> list[list[int]]:
+    """Part requests by width, so that rows padded to the widest of their part waste little.
+
+    Args:
+        requests: What is to be parted.
+        widths: Tokens that each of them computes by itself, at least 1.
+        enough: A part with fewer tokens takes the next request whatever its width.
+
+    Returns:
+        The parts: narrow ones first, and in each no request more than a quarter wider than the narrowest, except to
+        make it large enough.
+    """
+    parts: list[list[int]] = []
+    for request in sorted(requests, key=lambda request: (widths[request], request)):
+        part = parts[-1] if parts else None
+        if part and (len(part) * widths[part[-1]] < enough or 4 * widths[request] <= 5 * widths[part[0]]):
+            part.append(request)
+        else:
+            parts.append([request])
+    return parts
 
 
 def _fill(group: Sequence[int], lengths: Sequence[int], rows: Sequence[int], budget: int) -> list[list[Piece]]:

@@ -9,7 +9,7 @@ from transformers.cache_utils import Cache
 
 from knowrl_core.engines.head import fp32_head
 from knowrl_core.engines.kv_cache import new_cache, repeated
-from knowrl_core.prefixes import families
+from knowrl_core.prefixes import Family, families
 
 _SHORTEST_PREFIX = 16
 """A common prefix with fewer tokens is not worth a pass of its own."""
@@ -36,12 +36,12 @@ class Prefilled:
     """Tokens of each prompt, int64, shape [rows]: the position of the next token."""
 
 
-def groups_by_prefix(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Part prompts into groups with a long common beginning each; those without one are a group together."""
+def prefix_families(prompts: Sequence[Sequence[int]]) -> list[Family]:
+    """Part prompts into families with a long common beginning each; those without one are a family together."""
     found = families(prompts, shortest=_SHORTEST_PREFIX)
     alone = [place for family in found if len(family.members) == 1 for place in family.members]
-    groups = [list(family.members) for family in found if len(family.members) > 1]
-    return [*groups, alone] if alone else groups
+    shared = [family for family in found if len(family.members) > 1]
+    return [*shared, Family(0, tuple(alone))] if alone else shared
 
 
 @torch.inference_mode()

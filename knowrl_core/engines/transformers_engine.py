@@ -6,15 +6,18 @@ from typing import Any, TypeVar
 from transformers import PreTrainedModel
 
 from knowrl_core.engines.base import ChooseRequest, ChooseResult, GenerateRequest, GenerateResult, Sample
-from knowrl_core.engines.batching import Piece, plan_batches
+from knowrl_core.engines.batching import Piece, alike, plan_batches
 from knowrl_core.engines.chat import render
 from knowrl_core.engines.choose import score_choices
 from knowrl_core.engines.decode import Row, decode
 from knowrl_core.engines.encode import encode_choices, whole_lengths
-from knowrl_core.engines.prefill import Prefix, compute_prefix, groups_by_prefix, prefill
+from knowrl_core.engines.prefill import Prefix, compute_prefix, prefill, prefix_families
 from knowrl_core.engines.text import TextEnd, closing_token, end_tokens
 
 _Answer = TypeVar("_Answer")
+
+_ENOUGH_TOKENS = 256
+"""Tokens in a pass above which a CPU does not get faster by more: less padding is worth more then. A GPU does."""
 
 
 class TransformersEngine:
@@ -94,15 +97,16 @@ class TransformersEngine:
         self, prompts: list[list[int]], choices: list[tuple[tuple[int, ...], ...]], lengths: list[int]
     ) -> Iterator[ChooseResult]:
         # Prompts of several views, label orders or few-shot sets begin alike within each, hardly across them.
-        groups = groups_by_prefix(prompts)
-        group_of = {request: number for number, group in enumerate(groups) for request in group}
+        families = prefix_families(prompts)
+        family_of = {request: number for number, family in enumerate(families) for request in family.members}
         prefixes: dict[int, Prefix] = {}
 
         def run(batch: list[Piece]) -> list[list[list[tuple[float, ...]]]]:
-            group = group_of[batch[0].request]
-            if group not in prefixes:  # not before: the first answers come early
-                prefixes[group] = compute_prefix(self.model, [prompts[request] for request in groups[group]])
-            prefilled = prefill(self.model, [prompts[piece.request] for piece in batch], prefixes[group])
+            number = family_of[batch[0].request]
+            if number not in prefixes:  # not before: the first answers come early
+                members = families[number].members
+                prefixes[number] = compute_prefix(self.model, [prompts[request] for request in members])
+            prefilled = prefill(self.model, [prompts[piece.request] for piece in batch], prefixes[number])
             scores = score_choices(self.model, prefilled, [choices[piece.request] for piece in batch])
             return [[score] for score in scores]
 
@@ -110,6 +114,12 @@ class TransformersEngine:
         costs = [
             length * max(1, sum(len(choice) > 1 for choice in group))
             for length, group in zip(lengths, choices, strict=True)
+        ]
+        enough = _ENOUGH_TOKENS if self.model.device.type == "cpu" else self.token_budget
+        groups = [
+            part
+            for family in families
+            for part in alike(family.members, {i: lengths[i] - family.root for i in family.members}, enough)
         ]
         counts = [1] * len(prompts)
         for index, (scores,) in _in_order(counts, plan_batches(costs, counts, self.token_budget, groups), run):

@@ -1,7 +1,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from knowrl_core.engines.batching import Piece, plan_batches
+from knowrl_core.engines.batching import Piece, alike, plan_batches
 
 REQUESTS = st.lists(st.tuples(st.integers(1, 300), st.integers(1, 70)), max_size=30)
 
@@ -30,6 +30,25 @@ def test_groups_never_share_a_batch(requests, budget, data):
     batches = plan_batches(lengths, rows, budget, groups)
     assert all(len({number[piece.request] for piece in batch}) == 1 for batch in batches)
     assert sum(piece.count for batch in batches for piece in batch) == sum(rows)
+
+
+@given(st.lists(st.integers(1, 400), max_size=40), st.integers(1, 600))
+def test_parts_are_alike_or_small(widths, enough):
+    parts = alike(range(len(widths)), dict(enumerate(widths)), enough)
+    assert sorted(request for part in parts for request in part) == list(range(len(widths)))
+    for part in parts:
+        within = [widths[request] for request in part]
+        assert within == sorted(within)
+        # What makes a part uneven is its last request, taken while there was too little; after it comes no wider one.
+        uneven = [place for place, width in enumerate(within) if 4 * width > 5 * within[0]]
+        assert all(place * within[place - 1] < enough for place in uneven)
+
+
+def test_parts_by_hand():
+    # 8 rows of 10 are 80 tokens, enough; 13 is more than a quarter wider, 40 far more, and 13 alone is too little.
+    widths = dict(enumerate([10] * 8 + [12, 13, 40]))
+    assert alike(range(11), widths, 80) == [[*range(9)], [9, 10]]
+    assert alike([], {}, 80) == []
 
 
 def test_similar_lengths_share_a_batch():
