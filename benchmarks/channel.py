@@ -89,8 +89,9 @@ def _by_channel(
     """[tasks, draws] probability of infeasible, and seconds for all draws."""
     start = time.perf_counter()
     seeds = load_seeds(shipped("seeds", "feasible.jsonl"), shipped("seeds", "infeasible.jsonl"))
+    channel = Channel(options.draws, options.shots, options.draws)
     records = judge_by_channel(
-        engine, tasks, channel=Channel(options.draws, options.shots), introspection=IntrospectionConfig(), seeds=seeds,
+        engine, tasks, channel=channel, introspection=IntrospectionConfig(), seeds=seeds,
         prompts=load_prompts(PromptsConfig()), run_seed=options.seed, iteration=0, policy="initial",
     )  # fmt: skip
     table = np.array([row.p_infeasible for row in records], dtype=np.float64).reshape(len(tasks), -1)

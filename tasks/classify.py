@@ -45,8 +45,9 @@ def _channel_slice(config: Config) -> dict[str, Any]:
     """What verdicts by likelihood depend on; nothing where there are none, so that other runs keep their signatures."""
     if config.consensus.reward.votes not in CHANNEL_VOTES:
         return {}
-    # The draws are verdict.k, and how introspection samples changes no likelihood.
-    return {"channel": {"shots": config.consensus.reward.channel_shots}}
+    # How introspection samples changes no likelihood.
+    channel = _channel(config)
+    return {"channel": {"draws": channel.draws, "shots": channel.shots}}
 
 
 def _inputs(ctx: RunContext, key: StageKey) -> list[FileRef]:
@@ -163,7 +164,8 @@ class _Judge:
 
 
 def _channel(config: Config) -> Channel:
-    return Channel(draws=config.verdict.k, shots=config.consensus.reward.channel_shots)
+    reward, k = config.consensus.reward, config.verdict.k
+    return Channel(draws=min(reward.channel_draws, k), shots=reward.channel_shots, verdicts=k)
 
 
 def _teacher_steps(config: Config, tasks: int) -> int:

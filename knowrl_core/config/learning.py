@@ -107,8 +107,11 @@ class RewardConfig(Section):
     better than either."""
 
     channel_shots: Annotated[int, Field(ge=1, le=64)] = 16
-    """Few-shot examples in the prompts of ``votes: channel`` and ``joint``; they are drawn anew for each of the
-    ``verdict.k`` verdicts."""
+    """Few-shot examples in the prompts of ``votes: channel`` and ``joint``."""
+
+    channel_draws: Annotated[int, Field(ge=1, le=64)] = 8
+    """Times that they are drawn anew, at most ``verdict.k``: verdict j of a task uses draw j modulo their number, as
+    with views. Each draw costs a pass over the tasks a label; together they rank better than one."""
 
     average_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     """Share of the averaged weights that an iteration keeps (``votes: average`` only)."""

@@ -3,7 +3,7 @@
 A verdict prompt asks for p(label | task). Here the model is asked for p(task | label): the prompt that lets it write
 infeasible tasks, with few-shot examples of that label, and the one for feasible tasks. By Bayes' rule with even priors
 
-    p(infeasible | task) = 1 / (1 + exp(-s / T)),    s = mean over the task's tokens of
+    p(infeasible | task) = 1 / (1 + exp(-s)),    s = mean over the task's tokens of
                            log p(token | infeasible prompt, tokens before) - log p(token | feasible prompt, ...)
 
 The mean in place of the sum keeps long tasks from being certain merely because they are long. Noisy channel
@@ -43,14 +43,14 @@ class Channel:
     """How tasks are judged by their likelihood.
 
     Attributes:
-        draws: Times that few-shot examples are drawn anew; each gives one verdict a task.
+        draws: Times that few-shot examples are drawn anew, each for one prompt a label.
         shots: Examples in each prompt.
-        temperature: T above: lower ones move p away from one half and keep its order.
+        verdicts: Verdicts a task, at least as many; verdict j uses draw j modulo the draws.
     """
 
     draws: int
     shots: int
-    temperature: float = 1.0
+    verdicts: int
 
 
 def channel_steps(tasks: int, channel: Channel) -> int:
@@ -71,7 +71,7 @@ def judge_by_channel(
     policy: str,
     progress: Progress | None = None,
 ) -> list[VerdictRecord]:
-    """Judge each task once a draw.
+    """Judge each task in all draws.
 
     The examples come from the stream ``(run_seed, iteration, "channel")``, never from that of the generation: a task
     would be likelier under the very prompt that it was written for, whatever it says.
@@ -89,8 +89,8 @@ def judge_by_channel(
         progress: Told (texts scored, texts in all).
 
     Returns:
-        ``channel.draws`` rows a task, in the order of the tasks and then of the draws. They have no response: tokens
-        are empty and there is no label mass.
+        ``channel.verdicts`` rows a task, in the order of the tasks and then of the verdicts. They have no response:
+        tokens are empty and there is no label mass.
 
     Raises:
         InputError: Fewer seeds of a label than ``channel.shots``; a prompt does not fit the model.
@@ -115,19 +115,20 @@ def judge_by_channel(
         done += len(texts)
         if progress is not None:
             progress(done, channel_steps(len(texts), channel))
-    p_infeasible = expit((means[INFEASIBLE] - means[FEASIBLE]) / channel.temperature)
+    p_infeasible = expit(means[INFEASIBLE] - means[FEASIBLE])
     template = prompts.introspection(INFEASIBLE).sha256
     records = []
     for place, task_id in enumerate(ids):
         seed = derive_seed(run_seed, iteration, CHANNEL, task_id)
-        uniforms = stream(run_seed, iteration, CHANNEL, task_id).random(channel.draws)
-        for draw in range(channel.draws):
+        uniforms = stream(run_seed, iteration, CHANNEL, task_id).random(channel.verdicts)
+        for sample in range(channel.verdicts):
+            draw = sample % channel.draws
             p = float(p_infeasible[draw, place])
-            verdict = INFEASIBLE if uniforms[draw] < p else FEASIBLE
+            verdict = INFEASIBLE if uniforms[sample] < p else FEASIBLE
             records.append(
                 VerdictRecord(
                     task_id=task_id,
-                    sample=draw,
+                    sample=sample,
                     view=f"{CHANNEL}-{draw}",
                     verdict=verdict,
                     text="",

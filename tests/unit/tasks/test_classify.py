@@ -154,4 +154,7 @@ def test_the_initial_model_judges_by_likelihood(classified, votes):
 def test_only_its_own_settings_change_the_signature_of_a_stage(classified):
     plain, channel = classified()[0].config, classified(*CHANNEL)[0].config
     assert "channel" not in _config(plain)
-    assert _config(channel)["channel"] == {"shots": 3}
+    assert _config(channel)["channel"] == {"draws": 4, "shots": 3}  # no more draws than verdicts
+    fewer = classified(*CHANNEL, "consensus.reward.channel_draws=2")
+    assert _config(fewer[0].config)["channel"] == {"draws": 2, "shots": 3}
+    assert fewer[0].progress[-1] == (6 + 24, 6 + 24)

@@ -45,9 +45,10 @@ class Likelihoods:
             yield ChooseResult(prompt_token_ids=(1,), token_ids=((2,) * len(logprobs),), token_logprobs=(logprobs,))
 
 
-def judge(engine, tasks=TASKS, *, draws=3, shots=4, temperature=1.0, run_seed=3, iteration=2, progress=None):
+def judge(engine, tasks=TASKS, *, draws=3, shots=4, verdicts=None, run_seed=3, iteration=2, progress=None):
+    channel = Channel(draws, shots, draws if verdicts is None else verdicts)
     return judge_by_channel(
-        engine, tasks, channel=Channel(draws, shots, temperature), introspection=IntrospectionConfig(), seeds=SEEDS,
+        engine, tasks, channel=channel, introspection=IntrospectionConfig(), seeds=SEEDS,
         prompts=PROMPTS, run_seed=run_seed, iteration=iteration, policy="p", progress=progress,
     )  # fmt: skip
 
@@ -72,9 +73,11 @@ def test_the_difference_of_the_means_by_hand(tokens):
         assert (row.engine, row.policy, row.token_ids, row.label_mass) == ("fake", "p", [], None)
 
 
-def test_temperature_moves_away_from_one_half():
-    rows = judge(Likelihoods(MEANS), temperature=0.1)
-    assert rows[0].p_infeasible == pytest.approx(1 / (1 + math.exp(-10)))
+def test_verdicts_take_the_draws_in_turn():
+    engine = Likelihoods(MEANS)
+    rows = judge(engine, draws=2, verdicts=5)
+    assert [(row.sample, row.view) for row in rows[:5]] == [(j, f"channel-{j % 2}") for j in range(5)]
+    assert len(engine.requests) == 2 * 2 * len(TASKS)
 
 
 def test_verdicts_are_drawn_from_the_probability():
@@ -106,7 +109,7 @@ def test_a_task_does_not_depend_on_the_others_and_iterations_differ():
 def test_progress_and_no_tasks():
     told = []
     judge(Likelihoods(MEANS), progress=lambda done, total: told.append((done, total)))
-    assert told[-1] == (12, 12) == (channel_steps(2, Channel(3, 4)),) * 2
+    assert told[-1] == (12, 12) == (channel_steps(2, Channel(3, 4, 3)),) * 2
     assert len(told) == 6
     assert judge(Likelihoods(MEANS), []) == []
 
