@@ -27,6 +27,6 @@ def test_the_shipped_configuration_trains_another_family(tmp_path, home, prefect
     rows = read_table(paths.file(StageKey(2, "consensus"), "consensus.parquet"), ConsensusRecord)
     taught = read_table(paths.file(StageKey(2, "classify"), "teacher.parquet"), VerdictRecord)
     assert {row.task_id for row in taught} == {row.task_id for row in rows}
-    assert {row.view for row in taught} == {f"channel-{draw}" for draw in range(8)}
+    assert {row.view for row in taught} == {f"channel-{draw}" for draw in range(4)}  # consensus.reward.channel_draws
     assert {row.label for row in rows if row.trained} == {"feasible", "infeasible"}
     assert all(row.share >= 0.75 for row in rows if row.trained)
