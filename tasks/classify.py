@@ -43,7 +43,7 @@ def _config(config: Config) -> dict[str, Any]:
 
 def _channel_slice(config: Config) -> dict[str, Any]:
     """What verdicts by likelihood depend on; nothing where there are none, so that other runs keep their signatures."""
-    if config.consensus.reward.votes not in CHANNEL_VOTES:
+    if not _asks_channel(config):
         return {}
     # How introspection samples changes no likelihood.
     channel = _channel(config)
@@ -60,7 +60,7 @@ def _inputs(ctx: RunContext, key: StageKey) -> list[FileRef]:
         *teacher_refs(ctx, parent),
     ]
     if ctx.config.consensus.anchors.share:
-        seeds = () if ctx.config.consensus.reward.votes in CHANNEL_VOTES else ("files.feasible", "files.infeasible")
+        seeds = () if _asks_channel(ctx.config) else ("files.feasible", "files.infeasible")
         refs += [*ctx.pin_refs(*seeds, "files.probe"), *benchmark_refs(ctx.config)]
         refs.append(ctx.ref(StageKey(0, GENERATE), CANDIDATES))
     return refs
@@ -93,8 +93,7 @@ def _body(ctx: RunContext, key: StageKey, writer: StageWriter) -> None:
             **finite_mean("anchors/called_feasible", [item.verdict == FEASIBLE for item in rows]),
         }
     if teacher:  # last, since it takes the policy's place in the worker
-        by_channel = ctx.config.consensus.reward.votes in CHANNEL_VOTES
-        rows = judge.by_channel(tasks, teacher) if by_channel else judge(tasks, teacher, TEACHER)
+        rows = judge.by_channel(tasks, teacher) if _asks_channel(ctx.config) else judge(tasks, teacher, TEACHER)
         writer.write(TEACHER_VERDICTS, VerdictRecord, rows)
         writer.metrics |= {
             **finite_mean("teacher/called_feasible", [item.verdict == FEASIBLE for item in rows]),
@@ -163,13 +162,17 @@ class _Judge:
         return records
 
 
+def _asks_channel(config: Config) -> bool:
+    return config.consensus.reward.votes in CHANNEL_VOTES
+
+
 def _channel(config: Config) -> Channel:
     reward, k = config.consensus.reward, config.verdict.k
     return Channel(draws=min(reward.channel_draws, k), shots=reward.channel_shots, verdicts=k)
 
 
 def _teacher_steps(config: Config, tasks: int) -> int:
-    if config.consensus.reward.votes in CHANNEL_VOTES:
+    if _asks_channel(config):
         return channel_steps(tasks, _channel(config))
     return expected_steps(tasks, config.verdict)
 

@@ -2,7 +2,6 @@
 
 import math
 import statistics
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Literal
@@ -49,36 +48,6 @@ def mean_probability(rows: Sequence[VerdictRecord]) -> float | None:
     views = {row.view: row.p_infeasible for row in rows}
     known = [p for p in views.values() if p is not None]
     return math.fsum(known) / len(known) if known and len(known) == len(views) else None
-
-
-def joint_evidence(first: Sequence[Evidence], second: Sequence[Evidence]) -> list[Evidence]:
-    """Two judges' evidence on the same tasks, as the mean of a task's two ranks.
-
-    Ranks, since the two have scales of their own: a policy is soon sure, and likelihoods never are. Where two judges
-    err on different tasks, their mean ranks better than either, and neither can confirm itself. That is the condition
-    of co-training (Blum and Mitchell 1998).
-
-    Args:
-        first: Evidence of one judge, task by task.
-        second: Evidence of the other on the same tasks.
-
-    Returns:
-        The mean of :func:`mid_ranks` of both; None where one judge has nothing to say.
-    """
-    pairs = zip(mid_ranks(first), mid_ranks(second), strict=True)
-    return [None if one is None or other is None else (one + other) / 2 for one, other in pairs]
-
-
-def mid_ranks(evidence: Sequence[Evidence]) -> list[Evidence]:
-    """The mid-rank of each task among those that have evidence, from 0 to 1.
-
-    With l of n tasks below and e equal to a task's own (itself included) it is (l + e / 2) / n.
-    """
-    known = sorted(value for value in evidence if value is not None)
-    return [
-        None if p is None else Fraction(bisect_left(known, p) + bisect_right(known, p), 2 * len(known))
-        for p in evidence
-    ]
 
 
 def median_of(evidence: Iterable[Evidence]) -> Evidence:
