@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 
 from knowrl_core.storage.layout import RunPaths, StageKey, stage_keys
 from knowrl_core.storage.run_file import RunFile
-from tests.e2e.helpers import TINY, artifacts, knowrl, manifests
+from tests.e2e.helpers import STEPS, TINY, artifacts, knowrl, manifests
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 ITERATIONS = 3
@@ -33,7 +33,7 @@ def run(tmp_path_factory, home, prefect_server):
 def parent(run):
     options = [item for item in TINY if "tracking" not in item]
     sizes = [f"--set=run.iterations={ITERATIONS}", "--set=retention.keep_last=2", "--set=retention.keep_best=false"]
-    run("run", "--config=smoke", *options, *sizes)
+    run("run", "--config=smoke", *options, *sizes, STEPS)
     return RunPaths(run.root, "smoke")
 
 

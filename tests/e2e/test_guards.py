@@ -13,7 +13,7 @@ from knowrl_core.storage.manifest import read_manifest
 from knowrl_core.storage.run_file import RunFile
 from knowrl_core.storage.schemas import GuardRecord, RolloutRecord, StepRecord
 from knowrl_core.storage.tables import read_table
-from tests.e2e.helpers import TINY, artifacts, in_stage, kill_group, knowrl, manifests, start, wait_for
+from tests.e2e.helpers import STEPS, TINY, artifacts, in_stage, kill_group, knowrl, manifests, start, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -107,7 +107,8 @@ def tracked_runs(root, name):
     return parent, children
 
 
-ROLLBACK = [FIRES, f"--set={GUARD}.action=rollback", "--set=retention.keep_best=false", "--set=retention.keep_last=1"]
+KEEP_ONE = ["--set=retention.keep_best=false", "--set=retention.keep_last=1"]
+ROLLBACK = [STEPS, FIRES, f"--set={GUARD}.action=rollback", *KEEP_ONE]
 FIRST, LAST = 3, 5  # the iterations that are rolled back
 
 
@@ -115,7 +116,7 @@ FIRST, LAST = 3, 5  # the iterations that are rolled back
 def quiet(tmp_path_factory, home, prefect_server):
     """A run up to the iteration before the first that is rolled back."""
     root = tmp_path_factory.mktemp("quiet")
-    knowrl(*command(root, iterations=FIRST - 1), home=home, check=0, PREFECT_API_URL=prefect_server)
+    knowrl(*command(root, STEPS, iterations=FIRST - 1), home=home, check=0, PREFECT_API_URL=prefect_server)
     return RunPaths(root, "smoke")
 
 
@@ -146,6 +147,7 @@ def test_rollback_starts_from_the_best_with_a_lower_learning_rate(rolled_back):
         factor = 0.5 ** max(iteration - FIRST, 0)
         assert update.metrics["learning_rate_factor"] == factor
         steps = read_table(paths.stage(StageKey(iteration, UPDATE)) / "training.parquet", StepRecord)
+        assert steps, "no step was taken: helpers.STEPS needs another seed"
         assert {step.learning_rate for step in steps} == {LEARNING_RATE * factor}
         parent = parent_of(paths, iteration)
         assert parent == (iteration - 1 if iteration <= FIRST else best)

@@ -15,21 +15,20 @@ import pytest
 from mlflow import MlflowClient
 
 from knowrl_core.config import build_config, deep_merge
+from knowrl_core.report.table import best_iteration
 from knowrl_core.storage.layout import STAGES, RunPaths, StageKey, stage_keys
 from knowrl_core.storage.run_file import ConfigChange, RunFile
 from knowrl_core.storage.verify import committed_manifests
 from tasks.reporter import Reporter
 from tasks.tracking import Tracker
 from tests.browser import chromium, needs_chromium, open_file
-from tests.e2e.helpers import TINY, environment_of, in_stage, kill_group, knowrl, start, wait_for
+from tests.e2e.helpers import STEPS, TINY, environment_of, in_stage, kill_group, knowrl, start, wait_for
 from tests.e2e.servers import Server
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 ITERATIONS = 4
-BEST = 2
-"""The best iteration of this run; with seed 0 it would be the untouched model."""
 SMALL = [option for option in TINY if "tracking" not in option]
-OPTIONS = ["--set=run.seed=2", "--set=tracking.system_metrics_seconds=1"]
+OPTIONS = [STEPS, "--set=tracking.system_metrics_seconds=1"]
 NOWHERE = "http://127.0.0.1:1"
 MODEL = "knowrl-smoke"
 
@@ -116,6 +115,8 @@ class Finished:
         self.root, self.paths = root, RunPaths(root, "smoke")
         self.run_file = RunFile.read(self.paths)
         self.history = committed_manifests(self.paths, stage_keys(ITERATIONS, warmup=False))
+        self.best = best_iteration(self.history)
+        assert self.best, "the best is the untouched model, which is not registered: helpers.STEPS needs another seed"
 
     def tracker(self, uri="auto", reporter=None, run_file=None, **tracking):
         config = build_config(deep_merge(self.run_file.config, {"tracking": {"uri": uri, **tracking}}))
@@ -168,9 +169,9 @@ def test_one_parent_and_a_child_an_iteration(finished):
     assert [step for step, _ in seen.points(parent)["at_a_glance/f1"]] == [0, 1, 2, 3, 4]
     assert [step for step, _ in seen.points(parent)["at_a_glance/reward"]] == [1, 2, 3, 4]
     assert [child.data.tags.get("knowrl.best") for child in seen.children].count("yes") == 1
-    assert seen.children[BEST].data.tags["knowrl.best"] == "yes"
-    assert parent.data.tags["knowrl.best"] == f"it{BEST:03d}"
-    assert "against iteration 0" in seen.children[BEST].data.tags["mlflow.note.content"]
+    assert seen.children[finished.best].data.tags["knowrl.best"] == "yes"
+    assert parent.data.tags["knowrl.best"] == f"it{finished.best:03d}"
+    assert "against iteration 0" in seen.children[finished.best].data.tags["mlflow.note.content"]
     # What is listed and compared first, in the order in which it was logged.
     assert all(next(iter(run.data.metrics)) == "at_a_glance/balanced_accuracy" for run in seen.children)
 
@@ -232,8 +233,8 @@ def test_the_best_checkpoint_is_a_model_version(finished, tmp_path):
     seen = Seen(store(finished.root))
     [version] = seen.versions()
     assert version.version == seen.best().version
-    assert version.run_id == seen.children[BEST].info.run_id
-    score = finished.history[StageKey(BEST, "evaluate")].metrics["probe/balanced_accuracy"]
+    assert version.run_id == seen.children[finished.best].info.run_id
+    score = finished.history[StageKey(finished.best, "evaluate")].metrics["probe/balanced_accuracy"]
     assert f"**{score:.3f}** (95 % interval" in version.description
     assert "tiny-random" in version.description
     assert "## Limits" in version.description
@@ -287,7 +288,7 @@ def test_the_alias_follows_the_best_and_an_older_version_says_what_became_of_it(
     finished_as(finished.history)
     # More iterations, as it were: another one is the best now, and its predecessor is pruned.
     copy.history = with_scores(finished.history, {ITERATIONS: 0.99})
-    checkpoint = copy.paths.file(StageKey(BEST, "update"), "checkpoint")
+    checkpoint = copy.paths.file(StageKey(finished.best, "update"), "checkpoint")
     shutil.rmtree(checkpoint)
     seen_runs = Seen(uri).children
     client = Seen(uri).client
@@ -301,7 +302,7 @@ def test_the_alias_follows_the_best_and_an_older_version_says_what_became_of_it(
     assert len(seen.versions()) == 2
     assert {run.info.run_id for run in seen.children}.isdisjoint({run.info.run_id for run in seen_runs})
     # The best one's checkpoint is not there: there is nothing to refer to.
-    finished_as(with_scores(finished.history, {BEST: 0.98}))
+    finished_as(with_scores(finished.history, {finished.best: 0.98}))
     seen = Seen(uri)
     assert "was pruned" in seen.parents[0].data.tags["knowrl.model"]
     assert "best" not in client.get_registered_model(MODEL).aliases
@@ -313,7 +314,7 @@ def test_the_alias_follows_the_best_and_an_older_version_says_what_became_of_it(
 
 def test_a_part_of_the_stages_registers_nothing(finished, tmp_path):
     uri = store(tmp_path)
-    part = {key: manifest for key, manifest in finished.history.items() if key.iteration <= BEST}
+    part = {key: manifest for key, manifest in finished.history.items() if key.iteration <= finished.best}
     finished.log(uri, part)
     assert Seen(uri).versions() == []
     finished.log(uri)
@@ -387,7 +388,7 @@ def test_after_kill_and_resume_all_is_there_once(finished, tmp_path, home, prefe
     assert compared == [[child.data.metrics[column] for column in columns] for child in expected.children[1:]]
     [before], [after] = expected.versions(), seen.versions()
     assert after.tags["knowrl.weights"] == before.tags["knowrl.weights"]
-    assert after.run_id == seen.children[BEST].info.run_id
+    assert after.run_id == seen.children[finished.best].info.run_id
     knowrl(*command(tmp_path), home=home, check=0, PREFECT_API_URL=prefect_server)  # with nothing left to do
     assert [version.version for version in Seen(store(tmp_path)).versions()] == [after.version]
 
@@ -484,7 +485,7 @@ def test_a_server_that_goes_away_and_comes_back_misses_nothing(finished, tmp_pat
         seen, local = Seen(tracker.uri), Seen(store(finished.root))
         assert seen.points(seen.parents[0]) == local.points(local.parents[0])
         assert [seen.datasets(child) for child in seen.children] == [local.datasets(child) for child in local.children]
-        assert [version.tags["knowrl.iteration"] for version in seen.versions()] == [str(BEST)]
+        assert [version.tags["knowrl.iteration"] for version in seen.versions()] == [str(finished.best)]
         assert len(seen.children) == ITERATIONS + 1
         files = {path.name for path in (tmp_path / "artifacts").rglob("*.parquet")}
         assert {"candidates.parquet", "rollouts.parquet", "predictions.parquet"} <= files
