@@ -323,7 +323,7 @@ def test_a_part_of_the_stages_registers_nothing(finished, tmp_path):
 
 def test_artifacts_of_an_iteration(finished, tmp_path):
     seen = Seen(store(finished.root))
-    child = seen.children[2].info.run_id
+    child = seen.children[finished.best].info.run_id
     assert {item.path for item in seen.client.list_artifacts(child)} == {*STAGES, "config.yaml", "model"}
     file = seen.client.download_artifacts(child, "evaluate/predictions.parquet", str(tmp_path))
     assert pyarrow.parquet.read_table(file).num_rows > 0
