@@ -1,4 +1,4 @@
-"""The linear readout of ``benchmarks/limits.py``: what it finds where something is to be found, and where nothing is."""
+"""The linear readout of ``benchmarks/limits.py``: what it finds where something is there, and where nothing is."""
 
 import numpy as np
 import pytest
