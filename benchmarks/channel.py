@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +24,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import rankdata, spearmanr
-from sklearn.metrics import roc_auc_score
 
+from benchmarks.ranking import area, shown
 from knowrl_core.config.learning import IntrospectionConfig, VerdictConfig
 from knowrl_core.config.system import EngineConfig, ModelConfig, PromptsConfig
 from knowrl_core.engines import GenerationEngine, build_engine
@@ -38,8 +39,6 @@ from knowrl_core.verdicts import judge_tasks
 from knowrl_core.verdicts.channel import Channel, judge_by_channel
 
 Floats = NDArray[np.float64]
-ROUNDS = 2_000
-"""Bootstrap samples."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,29 +97,22 @@ def _by_channel(
     return table, time.perf_counter() - start
 
 
-def _figures(
-    name: str, scores: Floats, seconds: float, truth: NDArray[np.bool_], seed: int
-) -> dict[str, float | str | list[float]]:
-    rng = np.random.default_rng(seed)
-    drawn = (rng.integers(len(truth), size=len(truth)) for _ in range(ROUNDS))
-    areas = [roc_auc_score(truth[i], scores[i]) for i in drawn if 0 < truth[i].sum() < len(i)]
+def _figures(name: str, scores: Floats, seconds: float, truth: NDArray[np.bool_], seed: int) -> dict[str, Any]:
     said = scores > np.median(scores)
     return {
         "judge": name,
-        "auroc": float(roc_auc_score(truth, scores)),
-        "interval": [float(bound) for bound in np.quantile(areas, [0.025, 0.975])],
+        **area(truth, scores, seed),
         "balanced_accuracy_at_median": float((said[truth].mean() + (~said[~truth]).mean()) / 2),
         "seconds": seconds,
     }
 
 
-def _show(rows: Sequence[dict[str, float | str | list[float]]], title: str) -> None:
+def _show(rows: Sequence[dict[str, Any]], title: str) -> None:
     table = Table("judge", "AUROC (95 %)", "balanced accuracy at the median", "seconds", title=title, box=box.SIMPLE)
     for row in rows:
-        lower, upper = row["interval"]  # type: ignore[misc]
         table.add_row(
-            str(row["judge"]),
-            f"{row['auroc']:.3f} ({lower:.3f} to {upper:.3f})",
+            row["judge"],
+            shown(row),
             f"{row['balanced_accuracy_at_median']:.3f}",
             f"{row['seconds']:.0f}",
         )

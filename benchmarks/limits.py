@@ -22,7 +22,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,11 +36,13 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks.ranking import area, shown
 from knowrl_core.config.learning import VerdictConfig
 from knowrl_core.config.system import ModelConfig, PromptsConfig
 from knowrl_core.engines.chat import render
 from knowrl_core.evaluation.benchmarks.model import BenchmarkTask
 from knowrl_core.evaluation.benchmarks.registry import find_benchmark
+from knowrl_core.evaluation.benchmarks.seed_file import from_seeds
 from knowrl_core.labels import INFEASIBLE
 from knowrl_core.models.load import load_policy, load_tokenizer, setup_torch
 from knowrl_core.models.resolve import resolve_model
@@ -56,8 +58,6 @@ STRENGTHS = (1e-4, 1e-3, 1e-2)
 """C of the logistic regression: strong, since there are more features than tasks."""
 LAYER_STEP = 3
 """Neighbouring layers say nearly the same, and each is fitted many times."""
-ROUNDS = 2_000
-"""Bootstrap samples."""
 
 
 class Features(NamedTuple):
@@ -79,7 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; returns the exit code."""
     options = _parse(arguments)
     setup_torch(0)
-    sets = {name: _features(options.model, tasks) for name, tasks in _sets(options).items()}
+    folder = resolve_model(ModelConfig(path=options.model)).path
+    policy, tokenizer = load_policy(folder, device="cpu", dtype=torch.float32), load_tokenizer(folder)
+    sets = {name: _features(policy, tokenizer, tasks) for name, tasks in _sets(options).items()}
     rows = [
         _row(f"seeds ({len(sets['seeds'].infeasible)})", name, across(sets["seeds"], tasks), tasks, options.seed)
         for name, tasks in sets.items()
@@ -99,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _sets(options: argparse.Namespace) -> dict[str, Sequence[BenchmarkTask]]:
     seeds = load_seeds(shipped("seeds", "feasible.jsonl"), shipped("seeds", "infeasible.jsonl"))
     sets: dict[str, Sequence[BenchmarkTask]] = {
-        "seeds": [BenchmarkTask(seed.id, seed.task, seed.label) for seed in seeds],
+        "seeds": from_seeds(seeds),
         "probe": _benchmark("probe", None),
         "paired": _benchmark("paired", None),
     }
@@ -114,10 +116,7 @@ def _benchmark(name: str, path: Path | None) -> list[BenchmarkTask]:
     return list(find_benchmark(name).load(path, Counter()))
 
 
-def _features(model: str, tasks: Sequence[BenchmarkTask]) -> Features:
-    folder = resolve_model(ModelConfig(path=model)).path
-    policy = load_policy(folder, device="cpu", dtype=torch.float32)
-    tokenizer = load_tokenizer(folder)
+def _features(policy: Any, tokenizer: Any, tasks: Sequence[BenchmarkTask]) -> Features:
     template = load_prompts(PromptsConfig()).verdict("constrained")
     asks = plan_asks(
         [Question(str(place), task.task) for place, task in enumerate(tasks)], template, VerdictConfig(k=1),
@@ -189,29 +188,20 @@ def _samples(tasks: Features, size: int, options: argparse.Namespace) -> list[In
     return [rng.permutation(len(tasks.infeasible))[:size] for _ in range(repeats)]
 
 
-def _row(trained: str, tested: str, scores: Floats, test: Features, seed: int) -> dict[str, float | str | list[float]]:
-    rng = np.random.default_rng(seed)
-    truth = test.infeasible
-    drawn = (rng.integers(len(truth), size=len(truth)) for _ in range(ROUNDS))
-    areas = [roc_auc_score(truth[i], scores[i]) for i in drawn if 0 < truth[i].sum() < len(i)]
+def _row(trained: str, tested: str, scores: Floats, test: Features, seed: int) -> dict[str, Any]:
     return {
         "trained": trained,
         "tested": tested,
-        "tasks": len(truth),
-        "auroc": float(roc_auc_score(truth, scores)),
-        "interval": [float(bound) for bound in np.quantile(areas, [0.025, 0.975])],
-        "balanced_accuracy": float(balanced_accuracy_score(truth, scores > 0)),
+        "tasks": len(test.infeasible),
+        **area(test.infeasible, scores, seed),
+        "balanced_accuracy": float(balanced_accuracy_score(test.infeasible, scores > 0)),
     }
 
 
-def _show(rows: Sequence[dict[str, float | str | list[float]]], title: str) -> None:
+def _show(rows: Sequence[dict[str, Any]], title: str) -> None:
     table = Table("trained on", "tested on", "tasks", "AUROC (95 %)", "balanced accuracy", title=title, box=box.SIMPLE)
     for row in rows:
-        lower, upper = row["interval"]  # type: ignore[misc]
-        area = f"{row['auroc']:.3f} ({lower:.3f} to {upper:.3f})"
-        table.add_row(
-            str(row["trained"]), str(row["tested"]), str(row["tasks"]), area, f"{row['balanced_accuracy']:.3f}"
-        )
+        table.add_row(row["trained"], row["tested"], str(row["tasks"]), shown(row), f"{row['balanced_accuracy']:.3f}")
     Console().print(table)
 
 

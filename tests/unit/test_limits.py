@@ -5,6 +5,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.limits import Features, across, joined, readout, within
+from benchmarks.ranking import area, shown
 
 LAYERS, WIDTH = 4, 6
 TELLING = 3
@@ -45,3 +46,13 @@ def test_joined_sets_keep_their_rows():
     both = joined(one, other)
     assert both.states.shape == (16, LAYERS, WIDTH)
     assert np.array_equal(both.rows(np.arange(10, 16)).states, other.states)
+
+
+def test_an_area_and_its_interval():
+    truth = np.array([0, 0, 1, 1] * 10)
+    assert area(truth, truth.astype(float), 0) == {"auroc": 1.0, "interval": [1.0, 1.0]}
+    found = area(truth, np.array([0.1, 0.4, 0.35, 0.8] * 10), 0)  # 3 of the 4 kinds of pairs in order
+    assert found["auroc"] == 0.75
+    lower, upper = found["interval"]
+    assert 0.5 < lower < 0.75 < upper < 1.0
+    assert shown(found) == f"0.750 ({lower:.3f} to {upper:.3f})"
