@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from knowrl_core.config import Config
 from knowrl_core.errors import OtherVersionError, StageError
 from knowrl_core.report.note import ProgressNote
-from knowrl_core.storage.layout import MAX_ITERATIONS, UPDATE, RunPaths, StageKey, stage_keys
+from knowrl_core.storage.layout import MAX_ITERATIONS, RunPaths, StageKey, stage_keys
 from knowrl_core.storage.roots import run_paths, writer_of
 from knowrl_core.storage.run_file import RunFile, now
 from knowrl_core.storage.seen import SeenFiles
@@ -15,11 +15,12 @@ from knowrl_core.storage.verify import History, verify_run
 from knowrl_core.worker import WorkerPool
 from knowrl_core.worker.process import signals_held
 from tasks.context import RunContext
+from tasks.going_back import rewind
 from tasks.interruption import is_interruption
 from tasks.prepare import check_folder, prepare
 from tasks.reporter import MeteredReporter, OpenedRun, Reporter
 from tasks.retention import apply_retention
-from tasks.starting import check_start, keys_of, missing_policies
+from tasks.starting import keys_of
 from tasks.tracking import Tracker
 
 
@@ -47,6 +48,7 @@ def open_run(
             that the run cannot start at.
         RunLockedError: Another process has it open.
         ArtifactError: An artifact is damaged and ``repair`` is off.
+        NotReproducedError: A checkpoint that ``start`` needs was pruned and does not come back; nothing was removed.
     """
     reporter = MeteredReporter(reporter)
     inputs = prepare(config)
@@ -59,22 +61,9 @@ def open_run(
         if not paths.run_file.exists():
             run_file.write(paths)
         keys = keys_of(config)
-        history = _history(paths, keys, run_file, reporter, repair=repair)
-        if start is not None and not run_file.went_back(flow_run):
-            check_start(paths, keys, start)
-            if start in history.committed:
-                reporter.message(f"going back: {start} and what follows are done again")
-                run_file.note_redone(str(start), "asked for", flow_run)
-                history = _remove(paths, keys, history, start, run_file)
-        _finish_commits(paths, history, reporter)
-        first = str(history.next_key or _beyond(paths, warmup=config.warmup.epochs > 0))
-        if history.next_key is not None:
-            run_file.go_on_at(history.next_key)
-            worker.start()  # it loads its libraries while Prefect and MLflow get ready
-        for change in run_file.record_changes(config, first):
-            reporter.message(f"config: {change.field} is now {change.new!r} (was {change.old!r}), from {first} on")
-        attempt = run_file.begin_attempt(str(history.next_key) if history.next_key else None, flow_run)
-        run_file.write(paths)
+        history = _history(paths, keys)
+        if history.problem is not None and (not repair or isinstance(history.problem, OtherVersionError)):
+            raise history.problem
         tracker = Tracker(config, paths, run_file, reporter)
         ctx = RunContext(
             config=config,
@@ -86,6 +75,16 @@ def open_run(
             tracker=tracker,
             reporter=reporter,
         )
+        next_key = rewind(ctx, keys, history, start, flow_run)
+        _finish_commits(ctx)
+        first = str(next_key or _beyond(paths, warmup=config.warmup.epochs > 0))
+        if next_key is not None:
+            run_file.go_on_at(next_key)
+            worker.start()  # it loads its libraries while Prefect and MLflow get ready
+        for change in run_file.record_changes(config, first):
+            reporter.message(f"config: {change.field} is now {change.new!r} (was {change.old!r}), from {first} on")
+        attempt = run_file.begin_attempt(str(next_key) if next_key else None, flow_run)
+        run_file.write(paths)
         outcome = "failed"
         try:
             tracker.open(ctx.history)
@@ -108,13 +107,14 @@ def open_run(
             tracker.close(outcome)
 
 
-def _finish_commits(paths: RunPaths, history: History, reporter: Reporter) -> None:
+def _finish_commits(ctx: RunContext) -> None:
     """Do what comes after a commit: a process may have died between the two."""
+    paths = ctx.paths
     if paths.remote is not None:
-        late = paths.remote.push_missing(paths.relative(paths.stage(key)) for key in history.committed)
+        late = paths.remote.push_missing(paths.relative(paths.stage(key)) for key in ctx.history)
         if late:
-            reporter.message(f"uploaded what was committed before: {', '.join(late)}")
-    for key in history.committed:
+            ctx.reporter.message(f"uploaded what was committed before: {', '.join(late)}")
+    for key in ctx.history:
         shutil.rmtree(paths.kept(key), ignore_errors=True)
         shutil.rmtree(paths.partial(key), ignore_errors=True)
 
@@ -134,68 +134,12 @@ def _beyond(paths: RunPaths, *, warmup: bool) -> StageKey:
     return next(key for key in stage_keys(MAX_ITERATIONS, warmup=warmup) if not paths.stage(key).exists())
 
 
-def _history(
-    paths: RunPaths, keys: tuple[StageKey, ...], run_file: RunFile, reporter: Reporter, *, repair: bool
-) -> History:
-    """What stands.
-
-    Raises:
-        ArtifactError: Something is damaged and is not to be repaired.
-    """
+def _history(paths: RunPaths, keys: tuple[StageKey, ...]) -> History:
+    """What stands."""
     seen = SeenFiles(paths.seen_file)
     history = verify_run(paths, keys, seen)
     if history.problem is not None and paths.remote is not None and history.next_key is not None:
         paths.remote.fetch_again(paths.relative(paths.stage(history.next_key)))  # the copy may be to blame
         history = verify_run(paths, keys, seen)
     seen.keep()
-    if history.problem is None:
-        return history
-    if not repair or isinstance(history.problem, OtherVersionError):
-        raise history.problem
-    return _repair(paths, keys, history, run_file, reporter)
-
-
-def _repair(
-    paths: RunPaths, keys: tuple[StageKey, ...], history: History, run_file: RunFile, reporter: Reporter
-) -> History:
-    """Remove the damaged stage and all that follow, so that they are done again.
-
-    The stage needs a policy. Where that checkpoint was pruned, the update that made it, and before it those that made
-    its own policy, are done again as well.
-    """
-    damaged = keys[len(history.committed)]
-    missing = missing_policies(paths, damaged)
-    start = StageKey(missing[0], UPDATE) if missing else damaged
-    reason = history.problem.message if history.problem else "asked for"
-    why = "" if start == damaged else f" (the checkpoints before {damaged} were pruned)"
-    reporter.warning(f"repair: {reason}; {start} and what follows are done again{why}")
-    run_file.note_redone(str(start), reason)
-    return _remove(paths, keys, history, start, run_file)
-
-
-def _remove(
-    paths: RunPaths, keys: tuple[StageKey, ...], history: History, start: StageKey, run_file: RunFile
-) -> History:
-    """Remove a stage and all that follow. A process that dies meanwhile leaves a run that only ends earlier.
-
-    Args:
-        paths: The run.
-        keys: Its stages.
-        history: What stands; all before ``start`` does.
-        start: The first stage that is removed.
-        run_file: Its record, which is written.
-
-    Returns:
-        What stands then.
-    """
-    for key in reversed(keys[keys.index(start) :]):
-        folder = paths.stage(key)
-        shutil.rmtree(paths.kept(key), ignore_errors=True)
-        paths.withdraw(folder)
-        if folder.exists():
-            gone = paths.partial(key)
-            shutil.rmtree(gone, ignore_errors=True)
-            folder.rename(gone)
-            shutil.rmtree(gone, ignore_errors=True)
-    run_file.write(paths)  # not before: a flow run that is tried again would think that it had gone back
-    return History({key: history.committed[key] for key in keys[: keys.index(start)]}, start, None)
+    return history

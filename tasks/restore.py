@@ -20,11 +20,15 @@ from tasks.update import STAGE as UPDATE_STAGE
 from tasks.warmup import STAGE as WARMUP_STAGE
 
 
+class NotReproducedError(StageError):
+    """An update does not give the bytes that it gave, as on a GPU."""
+
+
 def restore_policy(ctx: RunContext, key: StageKey) -> None:
     """Make the checkpoints again that a stage needs.
 
     Raises:
-        StageError: An update does not give the bytes that it gave, as on a GPU.
+        NotReproducedError: An update does not give the bytes that it gave.
     """
     missing = missing_policies(ctx.paths, key)
     if missing:
@@ -53,7 +57,7 @@ def _restore(ctx: RunContext, key: StageKey) -> None:
         expected = {ref.path: ref.sha256 for ref in ctx.checkpoint_refs(key.iteration)}
         if made != expected:
             wrong = sorted(name for name in made.keys() | expected.keys() if made.get(name) != expected.get(name))
-            raise StageError(
+            raise NotReproducedError(
                 f"the pruned checkpoint of iteration {key.iteration} cannot be made again: {len(wrong)} of its files "
                 f"differ, for example {wrong[0]}; an update gives the same bytes on the CPU only, with as many threads",
                 hint=f"Start from a point whose checkpoint is there (`knowrl status {ctx.config.run.name}` lists them) "

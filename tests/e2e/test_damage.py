@@ -79,8 +79,8 @@ def test_a_second_writer_is_refused(tmp_path, home, prefect_server):
     assert "Traceback" not in second.stderr
 
 
-def test_repair_goes_back_to_a_policy_that_is_still_there(tmp_path, home, prefect_server, reference):
-    """Damage behind pruned checkpoints: what is needed to make the policy again is done again."""
+def test_repair_behind_pruned_checkpoints_makes_the_policy_again(tmp_path, home, prefect_server, reference):
+    """Only what is damaged, and what follows, is done again."""
     shutil.copytree(reference, tmp_path / "smoke")
     longer = [
         *command(tmp_path),
@@ -96,7 +96,8 @@ def test_repair_goes_back_to_a_policy_that_is_still_there(tmp_path, home, prefec
 
     done = knowrl(*longer, "--repair", home=home, check=0, PREFECT_API_URL=prefect_server)
 
-    assert "001/update and what follows are done again (the checkpoints before 003/classify were pruned)" in done.stderr
+    assert "003/classify needs pruned checkpoints: those of iteration 1, 2 are made again" in done.stderr
+    assert "003/classify and what follows are done again" in done.stderr
     assert artifacts(paths.folder) == before
 
 
