@@ -24,9 +24,11 @@ def remove(
     from tasks.fork import forks_of
 
     paths = locate(run, set_)
-    RunFile.read(paths)
+    remains = paths.remote is not None and paths.remote.has_remains()
+    if not remains:
+        RunFile.read(paths)
     with writer_of(paths):
-        forks = forks_of(paths)
+        forks = [] if remains else forks_of(paths)
         if forks and not force:
             raise InputError(
                 f"run {paths.name!r} is the past of {', '.join(forks)}, expected a run that no other was forked from",

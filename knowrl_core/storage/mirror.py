@@ -48,6 +48,11 @@ class Mirror:
         """Whether the run is in the store."""
         return RUN_FILE in self.store.find(RUN_FILE)
 
+    def has_remains(self) -> bool:
+        """Whether there are objects of a run that is no run any more: its removal was cut short."""
+        names = self.store.find()
+        return RUN_FILE not in names and any(_NAME.fullmatch(name) for name in names)
+
     def pull(self, *, checkpoints: bool = True) -> None:
         """Make the copy equal to the store; what only the copy has stays if it is a commit that was not uploaded yet.
 

@@ -6,13 +6,17 @@ import threading
 
 import pytest
 
+from flows.cli.remove import remove
+from knowrl_core.config import load_config
 from knowrl_core.errors import ArtifactError, InputError, RunLockedError, StageError
 from knowrl_core.storage import remote_lock
 from knowrl_core.storage.commit import StageWriter
 from knowrl_core.storage.layout import StageKey, stage_keys
+from knowrl_core.storage.mirror import Mirror
 from knowrl_core.storage.objects import ConflictError, ObjectStore
 from knowrl_core.storage.retention import prune
 from knowrl_core.storage.roots import COPIES, is_running, look, run_paths, runs_in, writer_of
+from knowrl_core.storage.run_file import RunFile
 from knowrl_core.storage.verify import inspect_run, verify_run
 from tests.e2e.servers import Server
 
@@ -301,3 +305,28 @@ def _twice(paths, new):
         paths.remote.copy_to(new.remote, [], "{}")
     finally:
         ObjectStore.find = find
+
+
+def test_a_removal_that_was_cut_short_is_finished(root, monkeypatch):
+    paths = run_paths(root, "r")
+    with writer_of(paths):
+        RunFile.create(load_config("smoke"), {}).write(paths)
+        paths.publish(paths.run_file)
+        commit(paths, FIRST)
+    drop = Mirror.drop
+
+    def dying(self, below):
+        if not below:
+            raise KeyboardInterrupt
+        drop(self, below)
+
+    monkeypatch.setattr(Mirror, "drop", dying)
+    with pytest.raises(KeyboardInterrupt):
+        remove(f"{root}/r", yes=True)
+    monkeypatch.setattr(Mirror, "drop", drop)
+    assert paths.remote.has_remains()
+    remove(f"{root}/r", yes=True)
+    assert ObjectStore(root).find() == {}
+    assert not paths.folder.exists()
+    with pytest.raises(InputError):
+        remove(f"{root}/r", yes=True)
