@@ -30,7 +30,7 @@ from rich.table import Table
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from benchmarks.ranking import area, shown
-from knowrl_core.labels import INFEASIBLE, LABELS, Label
+from knowrl_core.labels import FEASIBLE, INFEASIBLE, LABELS, Label
 
 FILE = Path(__file__).with_suffix(".jsonl")
 
@@ -117,7 +117,10 @@ def verdicts(runs: Sequence[Path], tasks: Iterable[OwnTask]) -> list[Verdicts]:
             said = pd.read_parquet(file)
             said = said[said.dataset == "frozen"]
             found.setdefault(int(file.parts[-3]), []).append(said.assign(truth=said.task.map(truth)))
-    return [Verdicts(number, pd.concat(parts)) for number, parts in sorted(found.items()) if len(parts) == len(runs)]
+    together = [
+        Verdicts(number, pd.concat(parts)) for number, parts in sorted(found.items()) if len(parts) == len(runs)
+    ]
+    return [row for row in together if {FEASIBLE, INFEASIBLE} <= set(row.said.truth)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -138,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         for row in verdicts(options.run, tasks):
             table.add_row(*row.cells(seed=0))
-        console.print(table)
+        console.print(table if table.rows else "These runs have no frozen tasks of either label that were labelled.")
     return 0
 
 

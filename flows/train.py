@@ -140,7 +140,7 @@ def train(  # noqa: PLR0917 - a flow's parameters have names for whoever calls i
     with (
         ends_with_its_worker(),
         RunArtifacts(current_reporter()) as reporter,
-        open_run(resolved, reporter, repair=repair, start=start, flow_run=flow_run_id) as ctx,
+        open_run(resolved, reporter, repair=repair, start=start, flow_run=flow_run_id, only=only or STAGES) as ctx,
     ):
         mark_crashed(ctx)
         keys = keys_of(resolved)

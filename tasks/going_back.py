@@ -1,12 +1,14 @@
 """Go back in an open run: remove a stage and all that follow, so that they are done again.
 
 Nothing is removed before the policy that the stage starts from is there: a checkpoint that retention pruned is made
-again first, and where that fails (as on a GPU) the run is as it was.
+again first, and where that fails (as on a GPU) all stages stay.
 """
 
 import shutil
+from collections.abc import Collection
 
-from knowrl_core.storage.layout import UPDATE, StageKey
+from knowrl_core.errors import InputError, StageError
+from knowrl_core.storage.layout import STAGES, UPDATE, StageKey
 from knowrl_core.storage.verify import History
 from tasks.context import RunContext
 from tasks.restore import NotReproducedError, restore_policy
@@ -14,16 +16,23 @@ from tasks.starting import check_start, missing_policies
 
 
 def rewind(
-    ctx: RunContext, keys: tuple[StageKey, ...], history: History, start: StageKey | None, flow_run: str | None
+    ctx: RunContext,
+    keys: tuple[StageKey, ...],
+    history: History,
+    start: StageKey | None,
+    *,
+    flow_run: str | None = None,
+    only: Collection[str] = STAGES,
 ) -> StageKey | None:
-    """Remove what is damaged, then what is to be done again; each only if there is such.
+    """Remove what is to be done again, because it was asked for or is damaged; nothing if there is no such stage.
 
     Args:
         ctx: The run; its history ends before the stage that is next afterwards.
         keys: Its stages in order.
-        history: What was found of it.
+        history: What was found of it. Damage is repaired.
         start: A stage to go back to.
         flow_run: Id of the Prefect flow run, which goes back once.
+        only: Stages that are done here. The policy of others is made where they are done.
 
     Returns:
         The stage that is next; None if all are committed.
@@ -33,23 +42,28 @@ def rewind(
         NotReproducedError: A pruned checkpoint that ``start`` needs cannot be made again.
     """
     next_key = history.next_key
-    try:
-        if history.problem is not None and next_key is not None:
-            next_key = _repair(ctx, keys, next_key, history.problem.message)
-        if start is not None and not ctx.run_file.went_back(flow_run):
-            check_start(ctx.paths, keys, start)
-            if start in ctx.history:
-                restore_policy(ctx, start)
-                ctx.reporter.message(f"going back: {start} and what follows are done again")
-                ctx.run_file.note_redone(str(start), "asked for", flow_run)
-                next_key = _remove(ctx, keys, start)
-    except BaseException:
-        ctx.worker.close()  # it may have been making a checkpoint
-        raise
+    asked = None if ctx.run_file.went_back(flow_run) else start
+    place = len(history.committed)
+    if asked is not None and (asked not in keys or keys.index(asked) > place):
+        check_start(ctx.paths, keys, asked)
+        raise InputError(
+            f"{asked}: run {ctx.paths.name!r} cannot start there: {next_key} is damaged",
+            hint=f"--repair without --from does {next_key} and what follows again.",
+        )
+    if asked is not None and (asked in history.committed or history.problem is not None):
+        if asked.stage in only:
+            restore_policy(ctx, asked)
+        ctx.reporter.message(f"going back: {asked} and what follows are done again")
+        ctx.run_file.note_redone(str(asked), "asked for", flow_run)
+        return _remove(ctx, keys, asked)
+    if history.problem is not None and next_key is not None:
+        return _repair(ctx, keys, next_key, history.problem.message, only)
     return next_key
 
 
-def _repair(ctx: RunContext, keys: tuple[StageKey, ...], damaged: StageKey, reason: str) -> StageKey:
+def _repair(
+    ctx: RunContext, keys: tuple[StageKey, ...], damaged: StageKey, reason: str, only: Collection[str]
+) -> StageKey:
     """Remove the first damaged stage and all that follow.
 
     Where the policy that it starts from was pruned and does not come back to the last bit, the update that made it, and
@@ -57,14 +71,27 @@ def _repair(ctx: RunContext, keys: tuple[StageKey, ...], damaged: StageKey, reas
     """
     start, why = damaged, ""
     try:
-        restore_policy(ctx, damaged)
+        if damaged.stage in only:
+            restore_policy(ctx, damaged)
     except NotReproducedError as error:
-        start = StageKey(missing_policies(ctx.paths, damaged)[0], UPDATE)
+        start = _missing_update(ctx, damaged)
         why = f" (the checkpoints before {damaged} were pruned)"
         ctx.reporter.warning(error.message)
+    except StageError:
+        update = _missing_update(ctx, damaged)
+        ctx.reporter.warning(
+            f"{damaged} needs a pruned checkpoint; --repair --from {update} does that update anew instead, with the "
+            "config as it is now"
+        )
+        raise
     ctx.reporter.warning(f"repair: {reason}; {start} and what follows are done again{why}")
     ctx.run_file.note_redone(str(start), reason)
     return _remove(ctx, keys, start)
+
+
+def _missing_update(ctx: RunContext, key: StageKey) -> StageKey:
+    """The first update whose checkpoint is missing on the way to a stage."""
+    return StageKey(missing_policies(ctx.paths, key)[0], UPDATE)
 
 
 def _remove(ctx: RunContext, keys: tuple[StageKey, ...], start: StageKey) -> StageKey:

@@ -1,13 +1,13 @@
 """Open a run for writing: take the lock, check what is there, note the attempt, start the model worker."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from knowrl_core.config import Config
 from knowrl_core.errors import OtherVersionError, StageError
 from knowrl_core.report.note import ProgressNote
-from knowrl_core.storage.layout import MAX_ITERATIONS, RunPaths, StageKey, stage_keys
+from knowrl_core.storage.layout import MAX_ITERATIONS, STAGES, RunPaths, StageKey, stage_keys
 from knowrl_core.storage.roots import run_paths, writer_of
 from knowrl_core.storage.run_file import RunFile, now
 from knowrl_core.storage.seen import SeenFiles
@@ -32,6 +32,7 @@ def open_run(
     repair: bool = False,
     start: StageKey | None = None,
     flow_run: str | None = None,
+    only: Collection[str] = STAGES,
 ) -> Iterator[RunContext]:
     """Open a new run, or one that is there already, where it stopped.
 
@@ -42,6 +43,7 @@ def open_run(
         start: A stage to go back to: it and what follows are removed and done again. A flow run does so once, and goes
             on when it is tried again.
         flow_run: Id of the Prefect flow run, for the record.
+        only: Stages that are done here.
 
     Raises:
         InputError: The inputs are wrong, the config contradicts what the run was made from, or ``start`` is a stage
@@ -55,7 +57,7 @@ def open_run(
     paths = run_paths(config.run.root, config.run.name)
     check_folder(paths)
     worker = WorkerPool.of(config, paths.logs / "worker.log")
-    with writer_of(paths):
+    with writer_of(paths), _ended(worker):
         run_file = RunFile.create(config, inputs.pins) if not paths.run_file.exists() else RunFile.read(paths)
         run_file.check_past(config, inputs.pins, lambda key: paths.stage(key).exists())
         if not paths.run_file.exists():
@@ -75,7 +77,7 @@ def open_run(
             tracker=tracker,
             reporter=reporter,
         )
-        next_key = rewind(ctx, keys, history, start, flow_run)
+        next_key = rewind(ctx, keys, history, start, flow_run=flow_run, only=only)
         _finish_commits(ctx)
         first = str(next_key or _beyond(paths, warmup=config.warmup.epochs > 0))
         if next_key is not None:
@@ -101,10 +103,19 @@ def open_run(
             raise
         finally:
             attempt.ended, attempt.outcome = now(), outcome
-            with signals_held():  # a second Control-C would leave the worker behind, or the outcome unknown
-                worker.close()
+            with signals_held():  # a second Control-C would leave the outcome unknown
                 _write_outcome(run_file, paths, reporter)
             tracker.close(outcome)
+
+
+@contextmanager
+def _ended(worker: WorkerPool) -> Iterator[None]:
+    """End the worker whatever happens: it may have made a checkpoint before the first stage."""
+    try:
+        yield
+    finally:
+        with signals_held():  # a second Control-C would leave it behind
+            worker.close()
 
 
 def _finish_commits(ctx: RunContext) -> None:

@@ -168,5 +168,7 @@ def check_folder(paths: RunPaths) -> None:
     if foreign:
         raise InputError(
             f"{paths.shown} holds {foreign[0]!r} and no run.json, expected a run or nothing",
-            hint="Choose another --set run.name=NAME or run.root.",
+            hint=f"`knowrl remove {paths.shown}` finishes a removal that was cut short."
+            if paths.remote is not None and paths.remote.has_remains()
+            else "Choose another --set run.name=NAME or run.root.",
         )

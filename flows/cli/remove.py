@@ -37,8 +37,7 @@ def remove(
         if not yes and not typer.confirm(f"Remove {paths.shown}?", err=True):
             raise typer.Exit(1)
         if paths.remote is not None:
-            paths.remote.drop(paths.run_file.name)  # with it the run is gone, whatever happens to the rest
-            paths.remote.drop("")
+            paths.remote.remove()
         gone = paths.folder.with_name(f".{paths.name}.removed")
         shutil.rmtree(gone, ignore_errors=True)
         paths.folder.rename(gone)  # at once: no half-removed run is left behind

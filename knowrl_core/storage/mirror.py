@@ -23,6 +23,8 @@ from knowrl_core.storage.remote_lock import RemoteLock
 RUN_FILE: Final = "run.json"
 KNOWN: Final = ".store.json"
 """Etags of what the copy and the store have in common."""
+REMOVED: Final = ".removed"
+"""Object that says that the rest is to go."""
 
 _THREADS: Final = 8
 _PART = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
@@ -49,9 +51,16 @@ class Mirror:
         return RUN_FILE in self.store.find(RUN_FILE)
 
     def has_remains(self) -> bool:
-        """Whether there are objects of a run that is no run any more: its removal was cut short."""
+        """Whether there are objects of a run whose removal was cut short."""
         names = self.store.find()
-        return RUN_FILE not in names and any(_NAME.fullmatch(name) for name in names)
+        return REMOVED in names and RUN_FILE not in names
+
+    def remove(self) -> None:
+        """Remove the run; what is left if that is cut short is no run any more, and can be removed."""
+        self._check_lock()
+        self.store.put(REMOVED, b"")
+        for below in (RUN_FILE, "iterations/", ""):
+            self.drop(below)
 
     def pull(self, *, checkpoints: bool = True) -> None:
         """Make the copy equal to the store; what only the copy has stays if it is a commit that was not uploaded yet.

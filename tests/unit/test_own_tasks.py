@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from benchmarks.own_tasks import OwnTask, agreement, load, verdicts
+from benchmarks.own_tasks import OwnTask, agreement, load, main, verdicts
 
 
 def own(task, intended, truth, **more):
@@ -47,6 +47,16 @@ def test_runs_are_taken_together_as_far_as_all_have_come(tmp_path):
     number, clear, true, ranked, every, agrees = row.cells(seed=0)
     assert (number, clear, true, every, agrees) == ("0", "3", "0.250", "5", "0.800")
     assert ranked.startswith("0.500 (")
+
+
+def test_tables_of_the_labelled_tasks(tmp_path, capsys):
+    assert main(["--run", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    # 9 of 15 clear ones, and half of the other 25.
+    assert "| run seed 0      | 40    | 15    | 9                    | 0.537 " in said
+    # (28 / 35 + 21 / 22) / 2
+    assert "| balanced accuracy of the label | 57    | 0.877 " in said
+    assert "no frozen tasks" in said
 
 
 def test_the_labelled_tasks():

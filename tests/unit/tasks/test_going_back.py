@@ -71,8 +71,7 @@ def context(run, history):
     ctx = run.context(LAST_ONLY)
     ctx.history = dict(history.committed)
     ctx.run_file = RunFile.create(load_config("smoke"), {})
-    ctx.worker = SimpleNamespace(begin_stage=lambda: None, close=lambda: ctx.closed.append(True))
-    ctx.closed, ctx.seed = [], 1
+    ctx.worker, ctx.seed = SimpleNamespace(begin_stage=lambda: None), 1
     ctx.config.run = SimpleNamespace(name="run")
     ctx.is_warmup = lambda iteration: False
     ctx.checkpoint_refs = lambda iteration: [
@@ -82,16 +81,16 @@ def context(run, history):
     return ctx
 
 
-def back_to(run, start, *, flow_run=None):
+def back_to(run, start, **options):
     keys = tuple(run.history)
     history = verify_run(run.paths, keys)
     ctx = context(run, history)
-    return rewind(ctx, keys, history, start, flow_run), ctx
+    return rewind(ctx, keys, history, start, **options), ctx
 
 
-def repaired(run, damaged):
+def repaired(run, damaged, start=None):
     run.paths.file(damaged, "manifest.json").unlink()
-    return back_to(run, None)
+    return back_to(run, start)
 
 
 def stages(run):
@@ -133,15 +132,22 @@ def test_a_checkpoint_that_cannot_be_made_again_leaves_all_as_it_was(run, update
     assert files(run) == before
 
 
-def test_the_worker_ends_when_a_checkpoint_cannot_be_made_again(run, updates):
-    updates.other = {1}
-    keys = tuple(run.history)
-    history = verify_run(run.paths, keys)
-    ctx = context(run, history)
-    with pytest.raises(NotReproducedError):
-        rewind(ctx, keys, history, StageKey(5, GENERATE), None)
-    assert ctx.closed
-    assert ctx.run_file.redone == []
+def test_where_the_second_of_two_cannot_be_made_again_all_stages_stay(run, updates):
+    updates.other = {4}
+    before = stages(run)
+    with pytest.raises(NotReproducedError, match="iteration 4 cannot be made again"):
+        back_to(run, StageKey(5, GENERATE))
+    assert stages(run) == before
+
+
+def test_a_policy_is_made_where_its_stage_is_done(run, updates):
+    next_key, _ = back_to(run, StageKey(5, UPDATE), only=[GENERATE])
+    assert (next_key, updates.made) == (StageKey(5, UPDATE), [])
+
+
+def test_going_back_is_on_record_once_it_is_done(run, updates):
+    back_to(run, StageKey(5, EVALUATE), flow_run="flow run")
+    assert RunFile.read(run.paths).went_back("flow run")
 
 
 def test_a_flow_run_goes_back_once(run, updates):
@@ -149,7 +155,7 @@ def test_a_flow_run_goes_back_once(run, updates):
     history = verify_run(run.paths, keys)
     ctx = context(run, history)
     ctx.run_file.note_redone("005/evaluate", "asked for", "flow run")
-    assert rewind(ctx, keys, history, StageKey(5, EVALUATE), "flow run") is None
+    assert rewind(ctx, keys, history, StageKey(5, EVALUATE), flow_run="flow run") is None
     assert stages(run) == list(keys)
 
 
@@ -212,13 +218,40 @@ def test_repair_does_again_what_does_not_come_back(run, updates, other, next_key
     assert parent_of(run.paths, next_key.iteration) in (0, *kept(run))
 
 
-def test_repair_removes_no_more_because_the_worker_died(run, updates, monkeypatch):
+def test_repair_removes_nothing_because_the_worker_died(run, updates, monkeypatch):
     def dies(ctx, key, writer):
         raise WorkerDiedError("killed")
 
     stage = Stage(name=UPDATE, config=lambda config: {}, inputs=lambda ctx, key: [], body=dies)
     monkeypatch.setattr("tasks.restore.UPDATE_STAGE", stage)
+    said = []
+    monkeypatch.setattr(Reporter, "warning", lambda self, text: said.append(text))
     before = stages(run)
     with pytest.raises(WorkerDiedError):
         repaired(run, StageKey(5, GENERATE))
     assert stages(run) == [key for key in before if key != StageKey(5, GENERATE)]
+    assert "--repair --from 001/update does that update anew" in said[0]
+
+
+def test_repair_and_back_to_an_earlier_stage_is_going_back(run, updates):
+    """The way out where a checkpoint cannot be made again: it is not even tried."""
+    updates.other = {1}
+    next_key, ctx = repaired(run, StageKey(5, GENERATE), StageKey(1, UPDATE))
+    assert (next_key, updates.made) == (StageKey(1, UPDATE), [])
+    assert [item.why for item in ctx.run_file.redone] == ["asked for"]
+    keys = list(run.history)
+    assert stages(run) == keys[: keys.index(next_key)]
+
+
+def test_back_to_the_damaged_stage_itself(run, updates):
+    next_key, _ = repaired(run, StageKey(5, EVALUATE), StageKey(5, EVALUATE))
+    assert next_key == StageKey(5, EVALUATE)
+    assert not run.paths.stage(next_key).exists()
+
+
+def test_repair_and_back_to_a_later_stage_is_refused(run, updates):
+    run.paths.file(StageKey(4, EVALUATE), "decision.json").write_text("{}")
+    before = files(run)
+    with pytest.raises(InputError, match="005/update: run 'run' cannot start there: 004/evaluate is damaged"):
+        back_to(run, StageKey(5, UPDATE))
+    assert files(run) == before

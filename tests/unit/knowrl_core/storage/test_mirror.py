@@ -18,6 +18,7 @@ from knowrl_core.storage.retention import prune
 from knowrl_core.storage.roots import COPIES, is_running, look, run_paths, runs_in, writer_of
 from knowrl_core.storage.run_file import RunFile
 from knowrl_core.storage.verify import inspect_run, verify_run
+from tasks.prepare import check_folder
 from tests.e2e.servers import Server
 
 FIRST, SECOND, UPDATE = StageKey(0, "generate"), StageKey(0, "evaluate"), StageKey(1, "update")
@@ -307,7 +308,8 @@ def _twice(paths, new):
         ObjectStore.find = find
 
 
-def test_a_removal_that_was_cut_short_is_finished(root, monkeypatch):
+@pytest.mark.parametrize("last", ["run.json", "iterations/", ""])
+def test_a_removal_that_was_cut_short_is_finished(root, monkeypatch, last):
     paths = run_paths(root, "r")
     with writer_of(paths):
         RunFile.create(load_config("smoke"), {}).write(paths)
@@ -316,7 +318,7 @@ def test_a_removal_that_was_cut_short_is_finished(root, monkeypatch):
     drop = Mirror.drop
 
     def dying(self, below):
-        if not below:
+        if below == last:
             raise KeyboardInterrupt
         drop(self, below)
 
@@ -324,9 +326,20 @@ def test_a_removal_that_was_cut_short_is_finished(root, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         remove(f"{root}/r", yes=True)
     monkeypatch.setattr(Mirror, "drop", drop)
-    assert paths.remote.has_remains()
+    if last != "run.json":
+        assert paths.remote.has_remains()
+        with pytest.raises(InputError, match=r"no run\.json") as refused:
+            check_folder(paths)
+        assert refused.value.hint == f"`knowrl remove {root}/r` finishes a removal that was cut short."
     remove(f"{root}/r", yes=True)
     assert ObjectStore(root).find() == {}
     assert not paths.folder.exists()
     with pytest.raises(InputError):
         remove(f"{root}/r", yes=True)
+
+
+def test_a_fork_under_way_is_not_taken_for_remains(root):
+    ObjectStore(root).below("r").put("iterations/000/generate/manifest.json", b"{}")
+    with pytest.raises(InputError):
+        remove(f"{root}/r", yes=True)
+    assert list(ObjectStore(root).find()) == ["r/iterations/000/generate/manifest.json"]
