@@ -157,13 +157,22 @@ def show_benchmarks(benchmarks: Sequence[Benchmark]) -> None:
 def _comparison(assessment: Assessment) -> str:
     found = assessment.comparison
     assert found is not None  # noqa: S101 - the caller asked
-    ends = "" if found.lower is None or found.upper is None else f" [{found.lower:+.4f}, {found.upper:+.4f}]"
-    difference = "undefined" if found.f1_difference is None else f"{found.f1_difference:+.4f}{ends}"
+    difference = _difference(found.f1_difference, found.lower, found.upper)
+    more = "".join(
+        f", {row.metric} {_number(row.baseline)} {_difference(row.difference, row.lower, row.upper)}"
+        for row in found.more
+    )
     return (
-        f"against the baseline (F1 {_number(found.f1_baseline)}): F1 difference {difference}; only the model is right "
-        f"on {found.only_model} tasks, only the baseline on {found.only_baseline} (exact McNemar p = "
+        f"against the baseline (F1 {_number(found.f1_baseline)}): F1 difference {difference}{more}; only the model is "
+        f"right on {found.only_model} tasks, only the baseline on {found.only_baseline} (exact McNemar p = "
         f"{found.mcnemar_p:.3g})"
     )
+
+
+def _difference(value: float | None, lower: float | None, upper: float | None) -> str:
+    if value is None:
+        return "undefined"
+    return f"{value:+.4f}" + ("" if lower is None or upper is None else f" [{lower:+.4f}, {upper:+.4f}]")
 
 
 def _interval(row: MetricRecord) -> str:

@@ -8,11 +8,11 @@ Paired tests see differences that two separate intervals hide, since both models
 - *Paired bootstrap*: difference of a metric in resamples that hold the same tasks for both.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from knowrl_core.errors import InputError
 from knowrl_core.evaluation.bootstrap import percentile_interval, resample
 from knowrl_core.evaluation.metrics import metric_values
-from knowrl_core.evaluation.outcomes import Outcomes
+from knowrl_core.evaluation.outcomes import Floats, Outcomes
 from knowrl_core.evaluation.resampled import ResampledMetrics
 from knowrl_core.storage.schemas import PredictionRecord
 
@@ -40,6 +40,29 @@ Baseline = Mapping[str, BaselineRow]
 """A baseline's predictions on one set, by task id."""
 
 
+MORE: Final = ("balanced_accuracy", "auroc")
+"""What is compared beside F1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A metric of the model minus that of the baseline.
+
+    Attributes:
+        metric: Its name.
+        baseline: The baseline's value.
+        difference: The model's minus it.
+        lower: Lower end of the 95 % interval of the difference; None without resamples, or where undefined in one.
+        upper: Upper end of it.
+    """
+
+    metric: str
+    baseline: float
+    difference: float
+    lower: float | None
+    upper: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """A model against a baseline.
@@ -53,6 +76,7 @@ class Comparison:
         f1_difference: F1 of the model minus that of the baseline; None where undefined.
         lower: Lower end of its 95 % interval.
         upper: Upper end of it.
+        more: Other metrics than F1, as far as they are defined for both.
     """
 
     n: int
@@ -63,6 +87,7 @@ class Comparison:
     f1_difference: float | None
     lower: float | None
     upper: float | None
+    more: tuple[Difference, ...]
 
 
 def read_baseline(path: Path) -> dict[str, Baseline]:
@@ -118,20 +143,24 @@ def compare(model: Outcomes, baseline: Outcomes, *, resamples: int, seed: int, n
     """
     right, before = model.called == model.truth, baseline.called == baseline.truth
     only_model, only_baseline = int((right & ~before).sum()), int((before & ~right).sum())
-    f1, f1_before = metric_values(model)["f1"], metric_values(baseline)["f1"]
-    difference, lower, upper = None, None, None
-    if f1 is not None and f1_before is not None:
-        difference = f1 - f1_before
-        lower, upper = difference_interval(model, baseline, "f1", resamples=resamples, seed=seed, name=name)
+    ours, theirs = metric_values(model), metric_values(baseline)
+    ends = difference_intervals(model, baseline, ("f1", *MORE), resamples=resamples, seed=seed, name=name)
+    found: dict[str, Difference] = {}
+    for metric, (lower, upper) in ends.items():
+        value, reference = ours[metric], theirs[metric]
+        if value is not None and reference is not None:
+            found[metric] = Difference(metric, reference, value - reference, lower, upper)
+    f1 = found.pop("f1", None)
     return Comparison(
         n=model.size,
         only_model=only_model,
         only_baseline=only_baseline,
         mcnemar_p=mcnemar(only_model, only_baseline),
-        f1_baseline=f1_before,
-        f1_difference=difference,
-        lower=lower,
-        upper=upper,
+        f1_baseline=theirs["f1"],
+        f1_difference=f1.difference if f1 else None,
+        lower=f1.lower if f1 else None,
+        upper=f1.upper if f1 else None,
+        more=tuple(found.values()),
     )
 
 
@@ -145,25 +174,32 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return min(1.0, float(Fraction(2 * tail, 2**apart)))
 
 
-def difference_interval(
-    model: Outcomes, baseline: Outcomes, metric: str, *, resamples: int, seed: int, name: str
-) -> tuple[float, float] | tuple[None, None]:
-    """95 % interval of the model's metric minus the baseline's, in resamples that hold the same tasks for both.
+def difference_intervals(
+    model: Outcomes, baseline: Outcomes, metrics: Sequence[str], *, resamples: int, seed: int, name: str
+) -> dict[str, tuple[float, float] | tuple[None, None]]:
+    """95 % intervals of the model's metrics minus the baseline's, in resamples that hold the same tasks for both.
 
     Args:
         model: The model's outcomes.
         baseline: The baseline's, on the same tasks in the same order.
-        metric: Name of the metric.
+        metrics: Names of the metrics.
         resamples: Bootstrap resamples; 0 gives no interval.
         seed: Seed of the resampling.
         name: Name of the set in the random streams.
 
     Returns:
-        Both ends; None where the metric is undefined in a resample.
+        Both ends for each metric; None where it is undefined in a resample.
     """
     if not resamples:
-        return None, None
+        return dict.fromkeys(metrics, (None, None))
     ours, theirs = ResampledMetrics(model), ResampledMetrics(baseline)
-    blocks = [ours(w)[metric] - theirs(w)[metric] for w in resample(model, resamples, seed=seed, name=name)]
-    values = np.concatenate(blocks)
-    return (None, None) if np.isnan(values).any() else percentile_interval(values)
+    blocks: dict[str, list[Floats]] = {metric: [] for metric in metrics}
+    for weights in resample(model, resamples, seed=seed, name=name):
+        mine, others = ours(weights), theirs(weights)
+        for metric, parts in blocks.items():
+            parts.append(mine[metric] - others[metric])
+    values = {metric: np.concatenate(parts) for metric, parts in blocks.items()}
+    return {
+        metric: (None, None) if np.isnan(drawn).any() else percentile_interval(drawn)
+        for metric, drawn in values.items()
+    }

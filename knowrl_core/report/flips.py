@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from knowrl_core.evaluation.compare import difference_interval, mcnemar
+from knowrl_core.evaluation.compare import difference_intervals, mcnemar
 from knowrl_core.evaluation.outcomes import outcomes_of
 from knowrl_core.evaluation.resampled import ResampledMetrics
 from knowrl_core.labels import LABELS, UNPARSEABLE
@@ -150,7 +150,8 @@ def _compare(name: str, metric: str, pairs: Sequence[Pair], *, resamples: int, s
     old, new = outcomes_of(pair[0] for pair in pairs), outcomes_of(pair[1] for pair in pairs)
     once = np.ones((1, len(pairs)))
     difference = float((ResampledMetrics(new)(once)[metric] - ResampledMetrics(old)(once)[metric])[0])
-    lower, upper = difference_interval(new, old, metric, resamples=resamples, seed=seed, name=name)
+    ends = difference_intervals(new, old, [metric], resamples=resamples, seed=seed, name=name)
+    lower, upper = ends[metric]
     kinds, left_out = _kinds(pairs)
     return SetFlips(
         dataset=name,

@@ -39,6 +39,23 @@ def test_by_hand():
     assert found.f1_baseline == pytest.approx(f1_score(truth, [1, 0, 0, 1, 0, 0, 1, 1]))
     assert found.f1_difference == pytest.approx(f1_score(truth, [1, 1, 1, 0, 0, 0, 1, 0]) - found.f1_baseline)
     assert found.lower < found.f1_difference < found.upper
+    more = {row.metric: row for row in found.more}
+    # Right: 3 of 4 and 3 of 4; before, 2 of 4 and 2 of 4.
+    assert (more["balanced_accuracy"].baseline, more["balanced_accuracy"].difference) == (0.5, 0.25)
+    assert more["balanced_accuracy"].lower < 0.25 < more["balanced_accuracy"].upper
+
+
+def test_the_ranking_is_compared_where_both_labels_are_there():
+    truth, said = [1, 1, 0, 0], [1, 1, 0, 0]
+    found = compare(
+        make_outcomes(truth, said, [0.9, 0.8, 0.2, 0.1]), make_outcomes(truth, said, [0.9, 0.3, 0.4, 0.1]),
+        resamples=0, seed=0, name="s",
+    )  # fmt: skip
+    area = found.more[-1]
+    # Of the four pairs of an infeasible and a feasible task, the baseline ranks three rightly.
+    assert (area.metric, area.baseline, area.difference, area.lower) == ("auroc", 0.75, 0.25, None)
+    alone = compare(make_outcomes([1, 1], [1, 0]), make_outcomes([1, 1], [1, 1]), resamples=0, seed=0, name="s")
+    assert "auroc" not in {row.metric for row in alone.more}
 
 
 def test_a_model_does_not_differ_from_itself(noisy):
