@@ -9,8 +9,8 @@ frozen tasks of each of three run seeds, written by the untouched model. Set ``t
 that iterations 2 to 9 of the shipped configuration trained on (run seed 0).
 
 - *Agreement of a truthful judge:* intrinsic accuracy counts how often a verdict is the label that a task was written
-  under. A judge who is right on each clear task, and for whom unclear ones are a coin, agrees that often; a policy that
-  agrees more has learned the label's mistakes.
+  under. A judge who is right on each clear task, and for whom unclear ones are a coin, can be expected to agree
+  that often.
 - *With* ``--run``: how true the verdicts of runs are on their clear frozen tasks, together, iteration by iteration
   as far as all of them have come. Tasks are matched by their text, since other hardware may write others.
 """
@@ -73,10 +73,15 @@ def load(path: Path = FILE) -> list[OwnTask]:
     return TypeAdapter(list[OwnTask]).validate_json(f"[{','.join(lines)}]")
 
 
+def clear_ones(tasks: Iterable[OwnTask]) -> list[OwnTask]:
+    """The tasks that have a label."""
+    return [task for task in tasks if task.truth != "unclear"]
+
+
 def agreement(tasks: Iterable[OwnTask]) -> Agreement:
     """How often intended labels and truth agree."""
     rows = list(tasks)
-    clear = [row for row in rows if row.truth != "unclear"]
+    clear = clear_ones(rows)
     return Agreement(len(rows), len(clear), sum(row.intended == row.truth for row in clear))
 
 
@@ -150,7 +155,7 @@ def _trained(tasks: Sequence[OwnTask]) -> Table:
     for truth in ("unclear", "infeasible", "feasible"):
         some = [task for task in tasks if task.truth == truth]
         table.add_row(truth, str(len(some)), "" if truth == "unclear" else str(sum(t.label == truth for t in some)))
-    clear = [task for task in tasks if task.truth != "unclear"]
+    clear = clear_ones(tasks)
     truths = [task.truth for task in clear]
     ranked = roc_auc_score([truth == INFEASIBLE for truth in truths], [task.p_infeasible for task in clear])
     label = balanced(truths, [task.label or "" for task in clear])

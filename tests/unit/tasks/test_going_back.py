@@ -18,7 +18,6 @@ from tasks.retention import apply_retention
 from tasks.stage import Stage
 from tests.unit.knowrl_core.guards.runs import Run
 
-ROLLBACK = {"label_balance": {"action": "rollback"}}
 LAST_ONLY = RetentionConfig(keep_last=1, keep_best=False)
 
 
@@ -39,11 +38,15 @@ class Updates:
         weights.write_text(f"weights {key.iteration} from {parent}{noise}")
 
 
+def stands_for_the_update(monkeypatch, body):
+    stage = Stage(name=UPDATE, config=lambda config: {}, inputs=lambda ctx, key: [], body=body)
+    monkeypatch.setattr("tasks.restore.UPDATE_STAGE", stage)
+
+
 @pytest.fixture
 def updates(monkeypatch):
     fake = Updates()
-    stage = Stage(name=UPDATE, config=lambda config: {}, inputs=lambda ctx, key: [], body=fake.body)
-    monkeypatch.setattr("tasks.restore.UPDATE_STAGE", stage)
+    stands_for_the_update(monkeypatch, fake.body)
     return fake
 
 
@@ -51,20 +54,11 @@ def updates(monkeypatch):
 def run(tmp_path):
     """Iterations 0 to 5: 3 collapsed, so 4 began with 1; only the checkpoint of 5 is left."""
     run = Run(tmp_path)
-    run.configure(**ROLLBACK)
-    for number, truth in enumerate((0.5, 0.8, 0.7)):
-        run.iteration(number, truth)
-    run.iteration(3, 0.6, called=1.0)
-    run.iteration(4, 0.9)
-    run.iteration(5, 0.9)
+    run.roll_back(0.9, 0.9)
     run.configure()
     apply_retention(run.context(LAST_ONLY))
-    assert kept(run) == [5]
+    assert run.kept() == [5]
     return run
-
-
-def kept(run):
-    return [key.iteration for key in run.history if run.paths.file(key, "checkpoint").exists()]
 
 
 def context(run, history):
@@ -119,9 +113,9 @@ def test_pruned_checkpoints_are_made_again_before_anything_is_removed(run, updat
     # 5 begins with 4, and 4 with 1.
     next_key, ctx = back_to(run, StageKey(5, GENERATE))
     assert (next_key, updates.made) == (StageKey(5, GENERATE), [1, 4])
-    assert kept(run) == [4]
+    assert run.kept() == [4]
     apply_retention(ctx)
-    assert kept(run) == [4], "it would have to be made once more"
+    assert run.kept() == [4], "it would have to be made once more"
 
 
 def test_a_checkpoint_that_cannot_be_made_again_leaves_all_as_it_was(run, updates):
@@ -188,13 +182,9 @@ def test_going_back_never_leaves_a_hole(run, updates, monkeypatch):
 
 def test_repair_needs_the_checkpoint_of_the_parent_only(tmp_path, updates):
     run = Run(tmp_path)
-    run.configure(**ROLLBACK)
-    for number, truth in enumerate((0.5, 0.8, 0.7)):
-        run.iteration(number, truth)
-    run.iteration(3, 0.6, called=1.0)
-    run.iteration(4, 0.7)
+    run.roll_back(0.7)
     apply_retention(run.context(RetentionConfig(keep_last=1)))
-    assert kept(run) == [1, 4]
+    assert run.kept() == [1, 4]
     # Iteration 4 began with the checkpoint of 1, which is there; that of 3 is not needed.
     assert repaired(run, StageKey(4, GENERATE))[0] == StageKey(4, GENERATE)
     assert updates.made == []
@@ -203,7 +193,7 @@ def test_repair_needs_the_checkpoint_of_the_parent_only(tmp_path, updates):
 def test_repair_makes_pruned_checkpoints_again(run, updates):
     next_key, ctx = repaired(run, StageKey(5, GENERATE))
     assert (next_key, updates.made) == (StageKey(5, GENERATE), [1, 4])
-    assert kept(run) == [4]
+    assert run.kept() == [4]
     assert [item.first_stage for item in ctx.run_file.redone] == ["005/generate"]
 
 
@@ -215,15 +205,14 @@ def test_repair_does_again_what_does_not_come_back(run, updates, other, next_key
     keys = list(run.history)
     assert stages(run) == list(ctx.history) == keys[: keys.index(next_key)]
     assert next_key.stage == UPDATE
-    assert parent_of(run.paths, next_key.iteration) in (0, *kept(run))
+    assert parent_of(run.paths, next_key.iteration) in (0, *run.kept())
 
 
 def test_repair_removes_nothing_because_the_worker_died(run, updates, monkeypatch):
     def dies(ctx, key, writer):
         raise WorkerDiedError("killed")
 
-    stage = Stage(name=UPDATE, config=lambda config: {}, inputs=lambda ctx, key: [], body=dies)
-    monkeypatch.setattr("tasks.restore.UPDATE_STAGE", stage)
+    stands_for_the_update(monkeypatch, dies)
     said = []
     monkeypatch.setattr(Reporter, "warning", lambda self, text: said.append(text))
     before = stages(run)

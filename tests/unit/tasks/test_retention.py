@@ -8,9 +8,8 @@ from knowrl_core.storage.layout import EVALUATE, GENERATE, UPDATE, StageKey
 from knowrl_core.storage.retention import has_checkpoint
 from tasks.retention import apply_retention
 from tasks.starting import missing_policies
-from tests.unit.knowrl_core.guards.runs import Run
+from tests.unit.knowrl_core.guards.runs import ROLLBACK, Run
 
-ROLLBACK = {"label_balance": {"action": "rollback"}}
 LAST_ONLY = RetentionConfig(keep_last=1, keep_best=False)
 
 
@@ -19,19 +18,15 @@ def run(tmp_path):
     return Run(tmp_path)
 
 
-def kept(run):
-    return [key.iteration for key in run.history if run.paths.file(key, "checkpoint").exists()]
-
-
 def test_the_best_is_kept_while_a_guard_may_go_back_to_it(run):
     run.configure(**ROLLBACK)
     for number, truth in enumerate((0.5, 0.8, 0.7, 0.6)):
         run.iteration(number, truth)
         apply_retention(run.context(LAST_ONLY))
-    assert kept(run) == [1, 3]
+    assert run.kept() == [1, 3]
     run.configure()
     apply_retention(run.context(LAST_ONLY))
-    assert kept(run) == [3]
+    assert run.kept() == [3]
 
 
 def test_what_a_guard_called_a_collapse_is_not_the_best_to_go_back_to(run):
@@ -42,7 +37,7 @@ def test_what_a_guard_called_a_collapse_is_not_the_best_to_go_back_to(run):
     for number in (3, 4):
         run.iteration(number, 0.7)
         apply_retention(run.context(LAST_ONLY))
-    assert kept(run) == [1, 4]
+    assert run.kept() == [1, 4]
     assert run.iteration(5, 0.6, called=1.0).parent == 1
 
 
@@ -55,22 +50,18 @@ def test_the_parent_of_the_next_iteration_is_kept(run):
     run.configure()  # and nothing rolls back any more
     apply_retention(run.context(LAST_ONLY))
     assert parent_of(run.paths, 4) == 1
-    assert kept(run) == [1, 3]
+    assert run.kept() == [1, 3]
     run.iteration(4, 0.7)
     apply_retention(run.context(LAST_ONLY))
-    assert kept(run) == [4]
+    assert run.kept() == [4]
 
 
 def test_the_parent_is_kept_while_its_successor_is_not_evaluated(run):
-    run.configure(**ROLLBACK)
-    for number, truth in enumerate((0.5, 0.8, 0.7)):
-        run.iteration(number, truth)
-    run.iteration(3, 0.6, called=1.0)
-    run.iteration(4, 0.7)
+    run.roll_back(0.7)
     del run.history[StageKey(4, EVALUATE)]
     run.configure()
     apply_retention(run.context(LAST_ONLY))
-    assert kept(run) == [1, 4]
+    assert run.kept() == [1, 4]
 
 
 def test_a_coming_checkpoint_counts_already(run):
@@ -78,11 +69,11 @@ def test_a_coming_checkpoint_counts_already(run):
     for number, truth in enumerate((0.5, 0.8, 0.7, 0.6, 0.65)):
         if number:
             apply_retention(run.context(two), coming=number)
-            assert len(kept(run)) <= 2  # with the coming one as many as two last ones and the best make
-            assert number == 1 or number - 1 in kept(run)
+            assert len(run.kept()) <= 2  # with the coming one as many as two last ones and the best make
+            assert number == 1 or number - 1 in run.kept()
         run.iteration(number, truth)
         apply_retention(run.context(two))
-    assert kept(run) == [1, 3, 4]
+    assert run.kept() == [1, 3, 4]
 
 
 def test_a_prune_that_was_cut_short_is_finished(run):
@@ -94,5 +85,5 @@ def test_a_prune_that_was_cut_short_is_finished(run):
     assert missing_policies(run.paths, StageKey(2, GENERATE)) == [1]
     apply_retention(run.context(RetentionConfig(keep_last=2, keep_best=True)))
     assert not (folder / "checkpoint").exists()
-    assert kept(run) == [2, 3]
+    assert run.kept() == [2, 3]
     assert missing_policies(run.paths, StageKey(2, EVALUATE)) == []

@@ -9,6 +9,8 @@ from knowrl_core.storage.layout import EVALUATE, GENERATE, UPDATE, RunPaths, Sta
 from knowrl_core.storage.manifest import FileRef
 from knowrl_core.storage.schemas import GuardRecord
 
+ROLLBACK = {"label_balance": {"action": "rollback"}}
+
 
 class Run:
     """Commits iterations of the stages generate, update and evaluate."""
@@ -38,6 +40,22 @@ class Run:
         writer.path(DECISION).write_text(decision.text())
         self.history[key] = writer.commit()
         return decision
+
+    def roll_back(self, *later):
+        """Iterations 0 to 3, of which 1 is the best and 3 collapses, and after them as many as there are truths.
+
+        So iteration 4 begins with the checkpoint of 1.
+        """
+        self.configure(**ROLLBACK)
+        for number, truth in enumerate((0.5, 0.8, 0.7)):
+            self.iteration(number, truth)
+        self.iteration(3, 0.6, called=1.0)
+        for number, truth in enumerate(later, start=4):
+            self.iteration(number, truth)
+
+    def kept(self):
+        """Iterations whose checkpoint is there."""
+        return [key.iteration for key in self.history if self.paths.file(key, "checkpoint").exists()]
 
     def context(self, retention=None):
         """As much of an open run as retention needs."""

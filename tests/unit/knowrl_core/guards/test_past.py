@@ -1,8 +1,8 @@
 from knowrl_core.guards import parent_of, read_decision, read_firings, standing_stop
 from knowrl_core.storage.layout import GENERATE, UPDATE, StageKey
 from knowrl_core.storage.verify import verify_run
+from tests.unit.knowrl_core.guards.runs import ROLLBACK
 
-ROLLBACK = {"label_balance": {"action": "rollback"}}
 STOP = {"label_balance": {"action": "stop"}}
 
 
@@ -11,11 +11,7 @@ def keys(run):
 
 
 def test_parents_follow_the_iterations_until_a_guard_rolls_back(run):
-    run.configure(**ROLLBACK)
-    for number, truth in enumerate((0.5, 0.8, 0.7)):
-        run.iteration(number, truth)
-    run.iteration(3, 0.6, called=1.0)
-    run.iteration(4, 0.85)
+    run.roll_back(0.85)
     assert [parent_of(run.paths, number) for number in range(6)] == [0, 0, 1, 2, 1, 4]
 
 
